@@ -1,0 +1,72 @@
+"""Routes PyTorch operations whose derivatives are missing or wrong to forms that have right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+
+def _mse(input: Tensor, target: Tensor, *args: Any, reduction: str = "mean", **kwargs: Any) -> Tensor:
+    unusual = args or any(value is not None for value in kwargs.values()) or input.shape != target.shape
+    if unusual:
+        return F.mse_loss(input, target, *args, reduction=reduction, **kwargs)
+    square = (input - target) ** 2
+    return {"mean": square.mean, "sum": square.sum, "none": lambda: square}[reduction]()
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    axes = [axis for axis in range(v.ndim) if axis != dim]  # dim = -1 stands for one norm of the whole tensor
+    return v * (g / (v * v).sum(axes, keepdim=True).sqrt())
+
+
+_REWRITTEN: dict[Callable, tuple[str, Callable]] = {
+    F.mse_loss: ("mse_loss: written out", _mse),
+    torch._weight_norm: ("weight_norm: written out", _weight_norm),
+}
+_ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
+_VF: Any = torch._C._VariableFunctions
+_RECURRENT = {_VF.lstm, _VF.gru, _VF.rnn_tanh, _VF.rnn_relu}
+
+
+class Differentiable(TorchFunctionMode):
+    """While active, the model's forward pass uses only operations that have a right second derivative.
+
+    - ``F.mse_loss`` and ``torch._weight_norm`` are written out: the first breaks under forward mode, the double
+      backward of the second is wrong.
+    - attention runs on the MATH kernel: the fused ones have no second derivative.
+    - recurrent layers run with mkldnn and cuDNN off, for the same reason.
+
+    ``switched`` collects, in words, what was met.
+    """
+
+    def __init__(self, switched: set[str]) -> None:
+        super().__init__()
+        self.switched = switched
+
+    def __torch_function__(
+        self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one torch function, rerouted where it must be."""
+        kwargs = kwargs or {}
+        if func in _REWRITTEN:
+            name, written = _REWRITTEN[func]
+            self.switched.add(name)
+            return written(*args, **kwargs)
+        if func not in _ATTENTION and func not in _RECURRENT:
+            return func(*args, **kwargs)
+        with ExitStack() as stack:
+            if func in _ATTENTION:
+                self.switched.add("attention: MATH kernel")
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            else:
+                self.switched.add("recurrent layers: mkldnn and cuDNN off")
+                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            return func(*args, **kwargs)

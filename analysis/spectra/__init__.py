@@ -1,0 +1,1 @@
+"""Matrix-free numerics."""

@@ -1,0 +1,17 @@
+"""Published theorems as executable claims: a trial that measures, a prediction that judges, a control that must fail."""
+
+#: Every study of the lab, ``area/name``. Adding one is a file and a line here.
+STUDIES: tuple[str, ...] = (
+    "foundations/derivatives",
+    "foundations/cross_entropy",
+    "curvature/edge_of_stability",
+    "curvature/stability_thresholds",
+    "curvature/hutchinson_variance",
+    "curvature/rescale_degeneracy",
+    "approximation/depth",
+    "approximation/polynomials",
+    "approximation/regions",
+    "invariance/translation",
+    "invariance/optimizers",
+    "invariance/flat_minima",
+)

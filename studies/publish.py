@@ -1,0 +1,161 @@
+"""From judged studies to report records, pages and ``verdicts.json``. Nothing here computes a trial."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lemmata.reports import compile as pages
+from lemmata.reports import figures, record
+
+from .claim import Claim, Draw
+from .judgement import Finding, Judgement, number
+from .session import Judged
+from .verdict import Result, headline, samples_of, worst_of
+
+
+def publish(studies: Sequence[Judged], folder: Path) -> list[Path]:
+    """Write every study's HTML and PDF, the index and ``verdicts.json``; files whose bytes stay the same are left alone."""
+    records = [study_record(judged) for judged in studies]
+    written = [path for made in records for path in pages.write_study(made, folder)]
+    index = pages.write_index(records, folder, note=chance_note(studies))
+    _write_if_new(folder / "verdicts.json", json.dumps(verdicts(studies), indent=1, ensure_ascii=False) + "\n")
+    return [index, *written]
+
+
+def exit_status(studies: Sequence[Judged]) -> int:
+    """0 as expected, 1 a verdict differs, 3 only INCONCLUSIVE stands between."""
+    differing = {r.verdict.name for judged in studies for r in judged.results if r.verdict.name != r.claim.expects}
+    return 0 if not differing else 3 if differing == {"INCONCLUSIVE"} else 1
+
+
+def chance_note(studies: Sequence[Judged]) -> str:
+    """How many verdicts may be false by chance alone."""
+    results = [result for judged in studies for result in judged.results]
+    sampled = sum(result.claim.predicts.sampled for result in results)
+    return (
+        f"{sampled} of {len(results)} claims are judged by sampled intervals, simultaneous at 95 % for each claim; the others are exact "
+        f"statements about the instances that ran. Even if every true value lay on the edge of its band, at most {number(0.05 * sampled)} "
+        f"of these verdicts would be expected to be false by chance."
+    )
+
+
+def verdicts(studies: Sequence[Judged]) -> dict[str, Any]:
+    """Machine-readable verdicts: per claim id, what was expected, predicted, measured and concluded."""
+    found = {}
+    for judged in studies:
+        for result in judged.results:
+            worst = worst_of(result.verdict.claim)
+            found[result.claim.id] = {
+                "study": judged.study.name,
+                "profile": result.profile,
+                "verdict": result.verdict.name,
+                "reason": result.verdict.reason,
+                "expected": result.claim.expects,
+                "predicted": result.claim.predicts.words(),
+                "measured": worst and _finite(worst.measured),
+                "interval": worst and [_finite(worst.low), _finite(worst.high)],
+                "controls": {name: judgement.outcome for name, judgement in result.verdict.controls.items()},
+            }
+    return found
+
+
+def _finite(value: float) -> float | str:
+    return value if abs(value) < float("inf") else str(value)
+
+
+def study_record(judged: Judged) -> record.Study:
+    """A study's record for the report."""
+    claims = tuple(_claim_record(result, judged) for result in judged.results)
+    rows = [row for result in judged.results for row in result.rows]
+    environment = [(name, str(value)) for name, value in judged.environment.items()]
+    environment.append(("trial time", f"{sum(row.seconds for row in rows):.1f} s over {len(rows)} trials"))
+    environment.append(
+        ("peak memory of a worker", f"{max((row.peak_bytes for row in rows), default=0) / 2**20:.0f} MiB")
+    )
+    study = judged.study
+    return record.Study(
+        study.name, study.title, study.abstract, claims, tuple(environment), judged.date[:10], judged.entry.profile
+    )
+
+
+def _claim_record(result: Result, judged: Judged) -> record.Claim:
+    claim, verdict, rows = result.claim, result.verdict, result.rows
+    arm = _arm("", "", verdict.claim)
+    controls = tuple(_arm(name, _override(claim, name), judgement) for name, judgement in verdict.controls.items())
+    return record.Claim(
+        id=claim.id,
+        title=claim.title,
+        statement=claim.statement,
+        sources=claim.sources,
+        prediction=claim.predicts.words(),
+        verdict=verdict.name,
+        reason=verdict.reason,
+        expected=claim.expects,
+        headline=headline(verdict.claim),
+        arm=arm,
+        controls=controls,
+        power=_power(result),
+        figures=(
+            figures.evidence(claim.id, arm, controls, claim.predicts.words()),
+            *(_figure(claim, d, rows) for d in claim.figures if rows),
+        ),
+        command=_command(claim, judged),
+        trials=len(rows),
+        failed=verdict.failed,
+        stale=any(row.stale for row in rows),
+        seconds=sum(row.seconds for row in rows),
+        switch=claim.switch,
+    )
+
+
+def _command(claim: Claim, judged: Judged) -> str:
+    entry = judged.entry
+    name = entry.name if entry.origin.startswith("lemmata.") else Path(entry.origin).name
+    extra = (f" --salt {entry.salt}" if entry.salt else "") + (
+        f" --device {entry.device}" if entry.device != "cpu" else ""
+    )
+    return f"lemmata run {name} --claim {claim.id} --profile {entry.profile}{extra}"
+
+
+def _override(claim: Claim, name: str) -> str:
+    return ", ".join(f"{keyword} = {value!r}" for keyword, value in claim.controls[name].items())
+
+
+def _arm(name: str, override: str, judgement: Judgement) -> record.Arm:
+    points = tuple(_point(finding) for finding in judgement.findings)
+    return record.Arm(name, override, judgement.outcome, judgement.reason, points)
+
+
+def _point(finding: Finding) -> record.Point:
+    label = ", ".join(f"{name} = {value}" for name, value in finding.point.items())
+    return record.Point(
+        label, finding.n, finding.predicted, finding.measured, finding.low, finding.high, *finding.band, finding.outcome
+    )
+
+
+def _power(result: Result) -> str:
+    predicts = result.claim.predicts
+    samples = samples_of(result.claim, result.rows, result.profile)
+    if not samples:
+        return "not measured: trials are missing"
+    if not predicts.sampled:
+        return "exact: a single instance outside the band refutes the claim"
+    return f"a truth 1.5 × the band away would be refuted with probability {predicts.chance_to_refute(samples):.2f} at these sizes"
+
+
+def _figure(claim: Claim, draw: Draw, rows: Sequence[Any]) -> record.Figure | record.Surface:
+    caption, _, alt = inspect.cleandoc(draw.__doc__ or claim.title).partition("\n")
+    alt = " ".join(alt.split()) or caption
+    name = f"{claim.id}-{draw.__name__}".replace("_", "-").lower()
+    if getattr(draw, "surface", False):
+        return record.Surface(name=name, caption=caption, alt=alt, **draw(rows))  # type: ignore[arg-type]
+    return figures.render(lambda ax: draw(ax, rows), name, caption, alt)
+
+
+def _write_if_new(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")

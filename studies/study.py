@@ -1,0 +1,108 @@
+"""A study: a module whose docstring is its abstract and whose namespace holds claims."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import final
+
+from . import STUDIES
+from .claim import Claim
+from .errors import ClaimError, UnknownName
+
+
+@final
+@dataclass(frozen=True)
+class Study:
+    """A study's name, words and claims, in the order of its file."""
+
+    name: str
+    origin: str
+    title: str
+    abstract: str
+    claims: tuple[Claim, ...]
+
+
+@cache
+def load(origin: str) -> Study:
+    """Load a study from an importable module's name or from a file.
+
+    Raises
+    ------
+    ClaimError : the file holds no claim, or a claim in it cannot be made.
+
+    """
+    module = _import_file(Path(origin)) if origin.endswith(".py") else importlib.import_module(origin)
+    claims = tuple(
+        value
+        for value in vars(module).values()
+        if isinstance(value, Claim) and value.trial.__module__ == module.__name__
+    )
+    if not claims:
+        raise ClaimError(f"{origin} holds no claim: decorate a trial with @claim(...) from lemmata.studies.claim.")
+    first, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n")
+    return Study(claims[0].study, origin, first.strip().removesuffix(".") or claims[0].study, rest.strip(), claims)
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = f"lemmata_claims_{path.stem}"
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # a claim file may import its neighbours
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ClaimError(f"{path} cannot be imported as a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def find_claim(origin: str, id_: str) -> Claim:
+    """A claim by the place a task names."""
+    for claim in load(origin).claims:
+        if claim.id == id_:
+            return claim
+    raise UnknownName(f"{origin} holds no claim {id_!r}.")
+
+
+def resolve(name: str) -> list[str]:
+    """Origins of the studies a name on the command line means: a study, its last part, a whole area, or a file.
+
+    Raises
+    ------
+    UnknownName : with the nearest names.
+
+    """
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise UnknownName(f"no file {name}.")
+        return [str(Path(name).resolve())]
+    wanted = name.strip("/").replace("-", "_")
+    chosen = [s for s in STUDIES if wanted in (s, s.partition("/")[0], s.rpartition("/")[2])]
+    if not chosen:
+        raise UnknownName(f"no study {name!r}. {nearest(wanted, _study_names())}")
+    return [f"lemmata.studies.{study.replace('/', '.')}" for study in chosen]
+
+
+def _study_names() -> list[str]:
+    areas = dict.fromkeys(study.partition("/")[0] for study in STUDIES)
+    return [*STUDIES, *areas, *(study.rpartition("/")[2] for study in STUDIES)]
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """A sentence with the nearest names, or where to see them all."""
+    close = list(dict.fromkeys(difflib.get_close_matches(name, names, n=4, cutoff=0.5)))
+    return f"Did you mean {' or '.join(close)}?" if close else "`lemmata list` names them all."
+
+
+def everything() -> list[Study]:
+    """All of the lab's own studies."""
+    return [load(f"lemmata.studies.{study.replace('/', '.')}") for study in STUDIES]
