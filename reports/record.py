@@ -102,7 +102,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Study:
-    """One study: everything its report shows. `date` is the ISO date of the run, from the ledger, never from now."""
+    """One study: everything its report shows. `date` is the ISO date of the run, from the ledger, never from now.
+
+    `bibliography` is BibTeX text of the study's own (a `references.bib` beside a user's file), added to the lab's.
+    """
 
     name: str
     title: str
@@ -111,6 +114,7 @@ class Study:
     environment: tuple[tuple[str, str], ...]
     date: str
     profile: str
+    bibliography: str = ""
 
 
 def to_json(record: Any) -> Any:

@@ -3,6 +3,7 @@
 #: Every study of the lab, ``area/name``. Adding one is a file and a line here.
 STUDIES: tuple[str, ...] = (
     "foundations/derivatives",
+    "foundations/backpropagation",
     "foundations/cross_entropy",
     "curvature/edge_of_stability",
     "curvature/stability_thresholds",

@@ -83,7 +83,7 @@ def show(name: str, console: Console) -> None:
     facts.add_row("predicts", Text(claim.predicts.words()))
     facts.add_row("expects", Text(claim.expects))
     for profile in ("quick", "full"):
-        facts.add_row(profile, Text(repr(claim.grid(profile))))  # type: ignore[arg-type]
+        facts.add_row(profile, Text(repr(claim.grid(profile))))
     for control, override in claim.controls.items():
         facts.add_row("control", Text(f"{control}: {', '.join(f'{k}={v!r}' for k, v in override.items())}"))
     console.print(facts)

@@ -155,11 +155,11 @@ def _progress() -> Any:
     return Bars(err) if err.is_terminal else Lines(err)
 
 
-def _publish(folder: Path, names: set[str] | None = None) -> int:
+def _publish(folder: Path, names: set[str] | None = None, current: bool = True) -> int:
     from . import catalogue, publish
     from .session import judged
 
-    studies = judged(folder)
+    studies = judged(folder, current)
     written = publish.publish(studies, folder)
     shown = [study for study in studies if names is None or study.study.name in names]
     catalogue.verdict_table(shown, out)
@@ -168,9 +168,12 @@ def _publish(folder: Path, names: set[str] | None = None) -> int:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    as_published: Annotated[bool, typer.Option("--as-published", help="Take the ledger as it stands: mark no row stale.")] = False,
+) -> None:
     """Judge a ledger again and write its reports; computes no trial."""
-    raise typer.Exit(_publish(folder))
+    raise typer.Exit(_publish(folder, current=not as_published))
 
 
 @app.command()

@@ -29,8 +29,7 @@ def code_hash(claim: Claim, arm: str = "") -> str:
     tree = _parsed(file)
     parts = [ast.dump(node) for node in _reached(tree, claim.id)]
     package = (module.__package__ or "") if module else ""
-    for dependency in sorted(_dependencies(file, package)):
-        parts.append(ast.dump(_parsed(dependency)))
+    parts += [_dumped(dependency) for dependency in sorted(_dependencies(file, package))]
     return _digest(*parts, override)
 
 
@@ -49,6 +48,11 @@ def _parsed(file: Path) -> ast.Module:
         ):
             node.body = node.body[1:] or [ast.Pass()]
     return tree
+
+
+@cache
+def _dumped(file: Path) -> str:
+    return ast.dump(_parsed(file))
 
 
 def _reached(tree: ast.Module, name: str) -> list[ast.stmt]:

@@ -44,7 +44,11 @@ class Prediction(ABC):
         shared = {k: v for k, v in group[0].point.items() if all(s.point[k] == v for s in group)}
         point = shared if len(group) > 1 else group[0].point
         n = values.shape[-1]
-        return Finding(point, n, self.predicted(group[0].point), measured, low, high, self.band(group[0].point))
+        band = self.band(group[0].point)
+        if getattr(self, "of", "") == "each" and not (band[0] <= low and high <= band[1]):
+            # Every instance counts by itself, without sampling error: the one furthest out decides.
+            measured = low = high = low if band[0] - low > high - band[1] else high
+        return Finding(point, n, self.predicted(group[0].point), measured, low, high, band)
 
     def chance_to_refute(self, samples: Sequence[Sample], draws: int = 400, seed: int = 0) -> float:
         """Chance that a truth 1.5 × the band away is found to fail, at these sizes and with this noise (the least over points)."""

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing import connection
@@ -110,7 +110,7 @@ class Runner:
         self.workers, self.claims, self.executor = max(workers, 1), claims, executor
         self._deaths: Counter[Task] = Counter()
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Reply]]:
+    def run(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Reply], None, None]:
         """Run all tasks; closing the iterator kills what still runs."""
         together, alone = deque(tasks), deque[Task]()
         with tempfile.TemporaryDirectory() as notes:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from lemmata.analysis import Layout
+
 #: Flat parameters ``(P,)`` to their loss ``()`` and gradient ``(P,)``.
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 Iterates = Iterator[tuple[Tensor, Tensor]]
@@ -43,15 +45,19 @@ def load_parameters(model: nn.Module, flat: Tensor) -> nn.Module:
     return model
 
 
+def layout_of(model: nn.Module) -> Layout:
+    """How a model's parameters lie in one vector: ``layout_of(model).split(flat)`` gives them back by name."""
+    named = dict(model.named_parameters())
+    return Layout(tuple(named), tuple(tuple(parameter.shape) for parameter in named.values()))
+
+
 def objective(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, target: Tensor) -> Objective:
     """The loss of a model on one batch, as a function of its flat parameters; the model itself is never changed."""
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    layout = layout_of(model)
 
     def value_and_gradient(flat: Tensor) -> tuple[Tensor, Tensor]:
         leaf = flat.detach().requires_grad_()
-        pieces = leaf.split([shape.numel() for shape in shapes.values()])
-        named = {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-        value = loss(functional_call(model, named, (inputs,)), target)
+        value = loss(functional_call(model, layout.split(leaf), (inputs,)), target)
         return value.detach(), torch.autograd.grad(value, leaf)[0]
 
     return value_and_gradient

@@ -113,7 +113,7 @@ def _by_switch(
 ) -> dict[str, str]:
     if not claim.switch:
         return {}
-    outcomes = {}
+    outcomes: dict[str, str] = {}
     for value in dict.fromkeys(point[claim.switch] for point in points):
         some = [point for point in points if point[claim.switch] == value]
         outcomes[str(value)] = _judge_arm(claim, rows, "", some, profile).outcome

@@ -50,7 +50,8 @@ class Batches:
         if isinstance(item, Mapping):
             return {key: self._fit(value, f"{name}[{key!r}]") for key, value in item.items()}
         if isinstance(item, tuple | list):
-            return type(item)(self._fit(value, f"{name}[{i}]") for i, value in enumerate(item))
+            parts = [self._fit(value, f"{name}[{i}]") for i, value in enumerate(item)]
+            return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
         if not isinstance(item, Tensor):
             return item
         if item.device != self.device:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +33,16 @@ _REWRITTEN: dict[Callable, tuple[str, Callable]] = {
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 _VF: Any = torch._C._VariableFunctions
 _RECURRENT = {_VF.lstm, _VF.gru, _VF.rnn_tanh, _VF.rnn_relu}
+
+
+@contextmanager
+def _disabled(backend: Any) -> Iterator[None]:
+    before = backend.enabled
+    backend.enabled = False
+    try:
+        yield
+    finally:
+        backend.enabled = before
 
 
 class Differentiable(TorchFunctionMode):
@@ -67,6 +77,6 @@ class Differentiable(TorchFunctionMode):
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             else:
                 self.switched.add("recurrent layers: mkldnn and cuDNN off")
-                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+                stack.enter_context(_disabled(torch.backends.mkldnn))
+                stack.enter_context(_disabled(torch.backends.cudnn))
             return func(*args, **kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, LossError
+from .data import count
 
 _PER_CLASS = {F.cross_entropy: nn.CrossEntropyLoss, F.nll_loss: nn.NLLLoss}
 _ELEMENTWISE_FUNCTIONS = {
@@ -37,7 +38,7 @@ _REDUCTIONS = ("mean", "sum")
 
 
 class Weighting:
-    """Reads from a loss what its mean divides by; ``weight`` is that number for one batch.
+    """Reads from a loss what its mean divides by; :meth:`weigh` states that number for each batch.
 
     A ``sum`` weighs 1 and is not divided at the end. A mean of ``nn.CrossEntropyLoss`` or ``nn.NLLLoss`` divides by the
     sum of the target classes' weights, ignored ones left out; an elementwise loss by its number of elements; any other
@@ -60,24 +61,27 @@ class Weighting:
         self.elementwise = self.elementwise and read != "batchmean"
         self.class_weight: Tensor | None = options.get("weight") if self.per_class else None
         self.ignored: int = options.get("ignore_index", -100)
-        self.trailing: tuple[int, ...] | None = None
-        self.suspicious: str | None = None
-        self.batches = 0
 
-    def weight(self, target: Any, examples: int) -> float:
-        """The divisor of the mean over one batch; 1 for a sum."""
-        self.batches += 1
+    def weigh(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[float, Any, Any]]:
+        """(divisor of the mean, inputs, target) for each batch; a batch of weight zero is all ignored targets."""
+        shapes: set[tuple[int, ...]] = set()
+        doubt = None
+        for index, (inputs, target) in enumerate(batches):
+            examples = count(inputs, target, f"batch {index}")
+            weight = self._divisor(target, examples)
+            if isinstance(target, Tensor) and not (self.total or self.per_class or self.elementwise):
+                shapes.add(tuple(target.shape[1:]))
+                doubt = doubt or _doubt(target, shapes)
+            if doubt and index > 0:
+                raise LossError(self.name, "a mean whose divisor is known in every batch", doubt, _REMEDY)
+            yield weight, inputs, target
+
+    def _divisor(self, target: Any, examples: int) -> float:
         if self.total:
             return 1.0
         if isinstance(target, Tensor) and self.per_class:
             return self._class_weight(target)
-        if isinstance(target, Tensor) and self.elementwise:
-            return float(target.numel())
-        if isinstance(target, Tensor):
-            self._suspect(target)
-        if self.suspicious and self.batches > 1:
-            raise LossError(self.name, "a mean whose divisor is known in every batch", self.suspicious, _REMEDY)
-        return float(examples)
+        return float(target.numel() if isinstance(target, Tensor) and self.elementwise else examples)
 
     def _class_weight(self, target: Tensor) -> float:
         if target.is_floating_point():  # class probabilities: the mean divides by the number of positions
@@ -87,13 +91,13 @@ class Weighting:
             return float(kept.numel())
         return float(self.class_weight.to(kept.device)[kept].sum(dtype=torch.float64))
 
-    def _suspect(self, target: Tensor) -> None:
-        trailing = tuple(target.shape[1:])
-        if self.trailing not in (None, trailing):
-            self.suspicious = f"targets of shapes (n, *{self.trailing}) and (n, *{trailing})"
-        if not target.is_floating_point() and target.dtype != torch.bool and bool((target < 0).any()):
-            self.suspicious = "negative class indices, which look like ignored targets"
-        self.trailing = trailing
+
+def _doubt(target: Tensor, shapes: set[tuple[int, ...]]) -> str | None:
+    if len(shapes) > 1:
+        return "targets of shapes " + " and ".join(f"(n, {', '.join(map(str, s))})" for s in sorted(shapes))
+    if not target.is_floating_point() and target.dtype != torch.bool and bool((target < 0).any()):
+        return "negative class indices, which look like ignored targets"
+    return None
 
 
 _REMEDY = (

@@ -1,1 +1,6 @@
-"""Matrix-free numerics."""
+"""Matrix-free numerics on any symmetric operator."""
+
+from .eigenpairs import eigenpairs
+from .results import Eigenpairs, Estimate
+
+__all__ = ["Eigenpairs", "Estimate", "eigenpairs"]

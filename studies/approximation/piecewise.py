@@ -6,6 +6,7 @@ coincidences below are decided in integer arithmetic. Nothing is read off a grid
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,40 @@ from fractions import Fraction
 
 import numpy as np
 import torch
+from torch import nn
+
 from lemmata.architectures import MLP
 
 Line = tuple[int, int, int]  # a x + b y + c = 0
+Layer = tuple[Sequence[Sequence[float]], Sequence[float]]  # weight rows and biases
 UNBOUNDED = (Fraction(-(2**400)), Fraction(2**400))  # wider than any ratio of two float64 weights of ordinary size
+
+
+def linear_layers(net: MLP) -> list[nn.Linear]:
+    """The affine layers of a network, first to last."""
+    return [layer for layer in net.layers if isinstance(layer, nn.Linear)]
+
+
+def relu_network(layers: Sequence[Layer]) -> MLP:
+    """A ReLU network with the weights and biases written out, layer by layer."""
+    widths = [len(layers[0][0][0]), *(len(bias) for _, bias in layers)]
+    net = MLP(widths, activation="relu", device=torch.get_default_device())
+    with torch.no_grad():
+        for layer, (weight, bias) in zip(linear_layers(net), layers, strict=True):
+            layer.weight.copy_(torch.tensor(weight))
+            layer.bias.copy_(torch.tensor(bias))
+    return net
+
+
+def sawtooth(teeth: int, layers: int = 1) -> MLP:
+    """One hidden layer per fold: [0, 1] → [0, 1] zigzags through `teeth` monotone pieces, composed `layers` times.
+
+    The zigzag is $w "relu"(x) - 2 w "relu"(x - 1/w) + 2 w "relu"(x - 2/w) - …$, one neuron a piece.
+    """
+    fold = [teeth * (1.0 if j == 0 else 2.0 * (-1) ** j) for j in range(teeth)]
+    knots = [-j / teeth for j in range(teeth)]
+    first: Layer = ([[1.0]] * teeth, knots)
+    return relu_network([first, *[([fold] * teeth, knots)] * (layers - 1), ([fold], [0.0])])
 
 
 def to_integers(values: torch.Tensor) -> tuple[np.ndarray, int]:
@@ -47,7 +78,7 @@ def affine_pieces(net: MLP, left: Fraction = Fraction(0), right: Fraction = Frac
     """
     cells = [(left, right, np.array([[1, 0]], dtype=object))]  # forms: (neurons, 2), slope and offset
     scale = 0  # the forms are over 2^scale
-    for depth, layer in enumerate(net.layers):
+    for depth, layer in enumerate(linear_layers(net)):
         augmented, exponent = to_integers(torch.cat([layer.weight, layer.bias[:, None]], dim=1))
         weight, bias = augmented[:, :-1], augmented[:, -1] * (1 << scale)
         if depth > 0:
@@ -67,7 +98,7 @@ def _fold(left: Fraction, right: Fraction, forms: np.ndarray) -> list[tuple[Frac
     zeros = {Fraction(-offset, slope) for slope, offset in forms.tolist() if slope}
     cuts = [left, *sorted(zero for zero in zeros if left < zero < right), right]
     parts = []
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+    for a, b in itertools.pairwise(cuts):
         middle = a + b  # twice the midpoint
         p, q = middle.numerator, 2 * middle.denominator
         active = np.array([slope * p + offset * q > 0 for slope, offset in forms.tolist()])
@@ -90,7 +121,7 @@ def crossings(pieces: Sequence[Piece], level: Fraction = Fraction(1, 2)) -> int:
     """How often a continuous piecewise affine function changes sides of a level."""
     heights = [pieces[0](pieces[0].left), *(piece(piece.right) for piece in pieces)]
     sides = [height > level for height in heights if height != level]
-    return sum(a != b for a, b in zip(sides[:-1], sides[1:], strict=True))
+    return sum(a != b for a, b in itertools.pairwise(sides))
 
 
 @dataclass(frozen=True)

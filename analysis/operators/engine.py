@@ -1,0 +1,269 @@
+"""Two ways to multiply by a Hessian: retained reverse-over-reverse graphs, and fresh forward-over-reverse."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from time import perf_counter
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import grad, jvp
+
+from ..errors import DataError, DerivativeError, NumericsError, ParameterError
+from .objective import Objective
+from .snapshot import Watch, scalar
+
+BLOCK = 32  # products at a time in one batched backward pass
+
+
+class Engine(Protocol):
+    """Multiplies the rows of a (k, P) tensor by the Hessian."""
+
+    mode: str
+    cost: float  # of a product, in gradients
+    held: int  # bytes kept between products
+
+    def multiply(self, vectors: Tensor) -> Tensor:
+        """(k, P) → (k, P)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the one pass at construction found."""
+
+    engine: Engine
+    value: float
+    gradient: Tensor
+    batches: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The gradient of one batch as a differentiable graph: its entries that are not constant, and their indices."""
+
+    weight: float
+    outputs: list[Tensor]
+    active: list[int]
+
+
+def start(objective: Objective, cap: int) -> Start:
+    """One pass over the batches: value, gradient, and the graphs as long as they are expected to fit the cap.
+
+    The rule: after each batch, the bytes held so far are scaled to all batches (where their number is known). Once that
+    exceeds the cap, all graphs are dropped and products are taken afresh.
+    """
+    begun = perf_counter()
+    theta = list(objective.leaves.values())
+    gradient = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
+    graphs: list[Graph] = []
+    retain, held, value, total, batches = cap > 0, 0, 0.0, 0.0, 0
+    for batches, term in enumerate(objective.terms(), 1):
+        watch = Watch(objective.name, objective.state, objective.device)
+        loss = scalar(term.loss(objective.leaves), term.name, objective.name)
+        watch.check()
+        with explained(objective):
+            parts = _gradients(loss, theta, retain)
+        value += term.weight * float(loss.detach())
+        total += term.weight
+        gradient.add_(_flat(parts, theta, 1)[0], alpha=term.weight)
+        if retain:
+            active = [i for i, part in enumerate(parts) if part is not None and part.requires_grad]
+            graphs.append(Graph(term.weight, [parts[i] for i in active], active))  # type: ignore[misc]
+            held += graph_bytes(graphs[-1].outputs, theta)
+            if held * max(objective.parts, batches) > cap * batches:
+                retain = False
+                graphs.clear()
+    if not total:
+        raise DataError("data", "at least one example that counts", f"{batches} batches of weight 0", "Add examples.")
+    divisor = total if objective.divide else 1.0
+    gradient = _finite(gradient / divisor, objective)
+    engine: Engine = (
+        Retained(theta, graphs, divisor, held, cap, objective) if retain else Fresh(objective, gradient, divisor)
+    )
+    return Start(engine, value / divisor, gradient, batches, perf_counter() - begun)
+
+
+def _gradients(loss: Tensor, theta: list[Tensor], retain: bool) -> tuple[Tensor | None, ...]:
+    if not loss.requires_grad:
+        raise ParameterError(
+            "loss",
+            "a loss that depends on the chosen parameters",
+            "one detached from all of them",
+            "Remove .detach(), .item() or no_grad from the forward pass, or choose other params.",
+        )
+    return torch.autograd.grad(loss, theta, create_graph=retain, allow_unused=True)
+
+
+def _flat(parts: Sequence[Tensor | None], theta: list[Tensor], k: int) -> Tensor:
+    rows = [
+        p.detach().reshape(k, -1) if p is not None else t.new_zeros(k, t.numel())
+        for p, t in zip(parts, theta, strict=True)
+    ]
+    return torch.cat(rows, 1)
+
+
+def _finite(gradient: Tensor, objective: Objective) -> Tensor:
+    if not bool(torch.isfinite(gradient).all()):
+        names = [name for name, part in objective.layout.split(gradient).items() if not part.isfinite().all()]
+        remedy = "Look for sqrt(0), log(0) or 0/0 in the forward pass."
+        raise NumericsError(f"gradient of {names[0]}", "finite entries", "inf or nan, though the loss is finite", remedy)
+    return gradient
+
+
+@contextmanager
+def explained(objective: Objective) -> Iterator[None]:
+    """Turn PyTorch's complaint about a missing derivative or altered data into a typed error."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if "inplace operation" in reason:
+            remedy = "Build the operator again after changing its data in place."
+            raise DataError("data", "tensors as they were at construction", reason, remedy) from error
+        remedy = (
+            "Write that operation from others that have one; if only the fresh mode fails, raise memory_cap so that "
+            "the graph is retained."
+        )
+        raise DerivativeError(objective.name, "operations with a second derivative", reason, remedy) from error
+
+
+class Retained:
+    """Products with kept graphs of the gradient (reverse over reverse): about 1.5 gradients each."""
+
+    mode, cost = "retained reverse-over-reverse", 1.5
+
+    def __init__(
+        self, theta: list[Tensor], graphs: list[Graph], divisor: float, held: int, cap: int, objective: Objective
+    ) -> None:
+        self.theta, self.graphs, self.divisor, self.held, self.objective = theta, graphs, divisor, held, objective
+        self.block = max(1, min(BLOCK, cap // max(held, 1)))
+
+    def multiply(self, vectors: Tensor) -> Tensor:
+        """Blocks by one batched backward pass where every operation allows it, else one row at a time."""
+        results, begin = [], 0
+        while begin < len(vectors):
+            rows = vectors[begin : begin + self.block]
+            try:
+                results.append(self._block(rows))
+                begin += len(rows)
+            except (DerivativeError, torch.OutOfMemoryError):
+                if len(rows) == 1:
+                    raise
+                self.block = 1
+        return results[0] if len(results) == 1 else torch.cat(results)
+
+    def _block(self, rows: Tensor) -> Tensor:
+        k = len(rows)
+        pieces = self.objective.layout.pieces(rows[0] if k == 1 else rows)
+        total: Tensor | None = None
+        for graph in self.graphs:
+            if not graph.outputs:
+                continue
+            with explained(self.objective), no_slow_vmap():
+                parts = torch.autograd.grad(
+                    graph.outputs,
+                    self.theta,
+                    [pieces[i] for i in graph.active],
+                    retain_graph=True,
+                    allow_unused=True,
+                    is_grads_batched=k > 1,
+                )
+            product = _flat(parts, self.theta, k)
+            scale = graph.weight / self.divisor
+            if total is None:
+                total = product if scale == 1.0 else product.mul_(scale)
+            else:
+                total.add_(product, alpha=scale)
+        return torch.zeros_like(rows) if total is None else total
+
+
+@contextmanager
+def no_slow_vmap() -> Iterator[None]:
+    """Have vmap raise where it would silently loop, so that the engine loops by its own rule."""
+    before = torch._C._functorch._is_vmap_fallback_enabled()
+    torch._C._functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._functorch._set_vmap_fallback_enabled(before)
+
+
+class Fresh:
+    """Products that keep nothing (forward over reverse): about 3.5 gradients each, and a check that data are fixed."""
+
+    mode, cost, held = "fresh forward-over-reverse", 3.5, 0
+
+    def __init__(self, objective: Objective, gradient: Tensor, divisor: float) -> None:
+        self.objective, self.gradient, self.divisor = objective, gradient, divisor
+        self.theta = {name: leaf.detach() for name, leaf in objective.leaves.items()}
+        _load_forward_mode()
+
+    def multiply(self, vectors: Tensor) -> Tensor:
+        """One pass over the data, every batch multiplied by each row in turn."""
+        result, gradient = torch.zeros_like(vectors), torch.zeros_like(self.gradient)
+        layout, theta = self.objective.layout, list(self.theta.values())
+        for term in self.objective.terms():
+            weight = term.weight / self.divisor
+            slope: Any = grad(term.loss)
+            for row, vector in enumerate(vectors):
+                with explained(self.objective), torch.enable_grad():
+                    first, second = jvp(slope, (self.theta,), (layout.split(vector),))
+                result[row].add_(_flat(list(second.values()), theta, 1)[0], alpha=weight)
+            gradient.add_(_flat(list(first.values()), theta, 1)[0], alpha=weight)
+        self._same(gradient)
+        return result
+
+    def _same(self, gradient: Tensor) -> None:
+        gap, scale = (gradient - self.gradient).norm(), self.gradient.norm()
+        if bool(gap > torch.finfo(gradient.dtype).eps ** 0.5 * scale + torch.finfo(gradient.dtype).eps):
+            raise DataError(
+                "data",
+                "the same batches on every pass",
+                f"a gradient that moved by {float(gap / scale):.2g} of its norm since construction",
+                "Fix the augmentation, or pass a list of batches; with batch_stats='batch', do not shuffle.",
+            )
+
+
+@cache
+def _load_forward_mode() -> None:
+    """Have PyTorch load its forward-mode rules, whose deprecation warnings are not the user's concern."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
+
+
+@cache
+def _saved(kind: type) -> tuple[str, ...]:
+    """The attributes of a kind of graph node that hold saved tensors."""
+    return tuple(name for name in dir(kind) if name.startswith("_saved_") or name == "saved_tensors")
+
+
+def graph_bytes(outputs: list[Tensor], theta: list[Tensor]) -> int:
+    """Bytes of the distinct tensors that a graph keeps alive, the parameters apart."""
+    known = {leaf.untyped_storage().data_ptr() for leaf in theta}
+    seen: set[Any] = set()
+    stack = [output.grad_fn for output in outputs]
+    total = sum(output.numel() * output.element_size() for output in outputs)
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        stack.extend(following for following, _ in node.next_functions)
+        for name in _saved(type(node)):
+            item = getattr(node, name)
+            for tensor in item if isinstance(item, tuple | list) else (item,):
+                if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known:
+                    known.add(tensor.untyped_storage().data_ptr())
+                    total += tensor.untyped_storage().nbytes()
+    return total

@@ -1,0 +1,137 @@
+"""One view, two compilations: PDF (A-3a and UA-1) and HTML, in a temporary folder that holds only what they need."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import json
+import re
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .record import ReportError
+from .view import View
+
+TEMPLATE = Path(__file__).with_name("template")
+STANDARDS = ["a-3a", "ua-1"]
+_SAFE = re.compile(r"[\x20-\x7e\n\t\u00a0-\u017f\u0391-\u03c9\u0410-\u044f\u2013\u2014\u2018-\u201e\u2026\u2212\u2264\u2265]+")
+
+
+def typeset(view: View, name: str) -> tuple[bytes, str]:
+    """The PDF and Typst's HTML of a view.
+
+    A snippet that does not compile as markup is shown as plain text, with the reason; a character that no embedded font
+    has is written in the PDF as its code point.
+
+    Raises
+    ------
+    ReportError : what is left cannot be compiled, with Typst's message; a picture that is no SVG, for example.
+    """
+    with tempfile.TemporaryDirectory(prefix="lemmata-report-") as folder:
+        root = Path(folder)
+        shutil.copyfile(TEMPLATE / "lab.typ", root / "main.typ")
+        for path, content in view.files.items():
+            (root / path).write_bytes(content)
+        data = _with_sound_prose(root, view, name)
+        html = _compile(root, data, "html")
+        try:
+            pdf = _compile(root, data, "pdf")
+        except Exception as error:
+            pdf = _pdf_of_the_displayable(root, data, name, error)
+    return pdf, html.decode("utf-8")
+
+
+def displayable(char: str) -> bool:
+    """Whether the fonts that Typst embeds have a character, in text and so in the PDF."""
+    return _SAFE.fullmatch(char) is not None or _tried(char)
+
+
+@cache
+def _tried(char: str) -> bool:
+    import typst
+
+    source = f'#set document(title: "t", date: datetime(year: 2000, month: 1, day: 1))\n#set text(font: ("Libertinus Serif", "New Computer Modern", "DejaVu Sans Mono"))\n= #{json.dumps(char, ensure_ascii=False)}'
+    with tempfile.TemporaryDirectory(prefix="lemmata-report-") as folder:
+        (Path(folder) / "main.typ").write_text(source, encoding="utf-8")
+        try:
+            typst.Compiler(Path(folder) / "main.typ", root=folder, ignore_system_fonts=True).compile_with_warnings(format="pdf", pdf_standards=list(STANDARDS), timestamp=0)  # type: ignore[arg-type]
+        except typst.TypstError:
+            return False
+    return True
+
+
+def _compile(root: Path, data: dict[str, Any], kind: str) -> bytes:
+    """One compilation. Typst's warning that its HTML export is young is expected: the minor version is pinned."""
+    import typst
+
+    (root / "data.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+    day = datetime.datetime(*data["date"], tzinfo=datetime.timezone.utc)
+    compiler = typst.Compiler(root / "main.typ", root=root, ignore_system_fonts=True, sys_inputs={"format": kind})
+    standards: Any = STANDARDS if kind == "pdf" else []
+    result, _ = compiler.compile_with_warnings(format=kind, pdf_standards=standards, timestamp=int(day.timestamp()))  # type: ignore[arg-type]
+    assert isinstance(result, bytes)
+    return result
+
+
+def _with_sound_prose(root: Path, view: View, name: str) -> dict[str, Any]:
+    """The data, with each snippet that does not compile turned to plain text; usually none, and one compilation."""
+    if _complaint(root, view.data) is None:
+        return view.data
+    broken = [dict(snippet) for snippet in view.prose]
+    for snippet in view.prose:
+        snippet["markup_kept"] = snippet.pop("markup")
+        snippet["why"] = ""
+    complaint = _complaint(root, view.data)
+    if complaint is not None:
+        raise ReportError(f"the report of {name!r} cannot be typeset, even with its prose as plain text: {complaint}")
+    for snippet, before in zip(view.prose, broken, strict=True):
+        kept = snippet.pop("markup_kept")
+        snippet["markup"] = kept
+        complaint = _complaint(root, view.data)
+        if complaint is not None:
+            del snippet["markup"]
+            snippet["why"] = complaint
+            snippet["plain"] = before["plain"]
+    return view.data
+
+
+def _complaint(root: Path, data: dict[str, Any]) -> str | None:
+    """What stops the compilation, in one line, or None. Characters without a glyph are not the prose's fault."""
+    import typst
+
+    for kind in ("html", "pdf"):
+        try:
+            _compile(root, data, kind)
+        except typst.TypstError as error:
+            if "could not be displayed" not in error.message:
+                return " ".join(error.message.split())
+    return None
+
+
+def _pdf_of_the_displayable(root: Path, data: dict[str, Any], name: str, error: Exception) -> bytes:
+    """The PDF after each character without a glyph became its code point."""
+    import typst
+
+    if not isinstance(error, typst.TypstError) or "could not be displayed" not in error.message:
+        raise ReportError(f"the report of {name!r} cannot be typeset: {error}") from error
+    try:
+        return _compile(root, _map_strings(copy.deepcopy(data), _spell_out), "pdf")
+    except typst.TypstError as again:
+        raise ReportError(f"the report of {name!r} cannot be typeset: {again.message}") from again
+
+
+def _spell_out(text: str) -> str:
+    if text.startswith("data:") or _SAFE.fullmatch(text):
+        return text
+    return "".join(char if displayable(char) else f"(U+{ord(char):04X})" for char in text)
+
+
+def _map_strings(value: Any, change: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: item if key in ("uri", "path", "anchor", "sources", "surface") else _map_strings(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_map_strings(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value

@@ -1,0 +1,33 @@
+"""Claim files written on the fly: what a user's own file looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HEAD = '''"""Claims of a test.
+
+Nothing here is a theorem.
+"""
+import os, time
+import numpy as np
+from lemmata.studies.claim import AtLeast, AtMost, Distributed, Equals, Grid, Scales, claim
+
+SMALL = dict(quick=Grid(n=[1, 2], seeds=5), full=Grid(n=[1, 2], seeds=6), source="me2026")
+'''
+BIB = "@article{me2026, title = {A title}, author = {Me, M.}, journal = {A journal}, year = {2026}}\n"
+
+
+@pytest.fixture
+def claims_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write a file of claims (and its bibliography) and return its path."""
+
+    def write(body: str, name: str = "my_claims") -> Path:
+        (tmp_path / "references.bib").write_text(BIB)
+        path = tmp_path / f"{name}.py"
+        path.write_text(HEAD + body)
+        return path
+
+    return write

@@ -1,0 +1,84 @@
+"""The code hash: what changes it, and what must not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import lemmata.studies.code as code
+from lemmata.studies import study
+
+BODY = '''
+FACTOR = 2
+UNUSED = 3
+
+def helper(x):
+    """A helper."""
+    return FACTOR * x
+
+def other(x):
+    return UNUSED * x
+
+@claim(predicts=AtMost({bound}), controls={{"c": dict(shift={shift})}}, **SMALL)
+def first(n: int, seed: int, shift: float = 0.0) -> float:
+    """{words}"""
+    return helper(n) + shift
+
+@claim(predicts=AtMost(9), controls={{"c": dict(shift=99.0)}}, **SMALL)
+def second(n: int, seed: int, shift: float = 0.0) -> float:
+    """Another."""
+    return other(n) + shift
+'''
+PLAIN = dict(bound=9, shift=99.0, words="Some words.")
+
+
+def hashes(write: Callable[..., Path], body: str, arm: str = "") -> dict[str, str]:
+    study.load.cache_clear()
+    code._parsed.cache_clear()
+    return {claim.id: code.code_hash(claim, arm) for claim in study.load(str(write(body))).claims}
+
+
+def test_words_predictions_and_neighbours_change_nothing(claims_file: Callable[..., Path]) -> None:
+    before = hashes(claims_file, BODY.format(**PLAIN))
+    assert hashes(claims_file, BODY.format(**PLAIN | dict(words="Other words.", bound=8))) == before
+    assert hashes(claims_file, BODY.format(**PLAIN).replace('"""A helper."""', "# a comment")) == before
+    changed = hashes(claims_file, BODY.format(**PLAIN).replace("UNUSED = 3", "UNUSED = 4"))
+    assert changed["first"] == before["first"]
+    assert changed["second"] != before["second"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("FACTOR = 2", "FACTOR = 5"),
+        ("return FACTOR * x", "return FACTOR + x"),
+        ("helper(n) + shift", "helper(n) - shift"),
+    ],
+)
+def test_everything_that_a_trial_reaches_changes_it(claims_file: Callable[..., Path], edit: tuple[str, str]) -> None:
+    text = BODY.format(**PLAIN)
+    assert hashes(claims_file, text)["first"] != hashes(claims_file, text.replace(*edit))["first"]
+
+
+def test_a_control_is_its_keywords(claims_file: Callable[..., Path]) -> None:
+    before, after = (hashes(claims_file, BODY.format(**PLAIN | dict(shift=s)), arm="c") for s in (99.0, 98.0))
+    assert before["first"] != after["first"]
+    assert before["second"] == after["second"]
+
+
+def test_neighbouring_files_count(claims_file: Callable[..., Path], tmp_path: Path) -> None:
+    text = BODY.format(**PLAIN).replace("FACTOR = 2", "from my_factor import FACTOR")
+    (tmp_path / "my_factor.py").write_text("FACTOR = 2\n")
+    before = hashes(claims_file, text)
+    (tmp_path / "my_factor.py").write_text("FACTOR = 3\n")
+    assert hashes(claims_file, text)["first"] != before["first"]
+
+
+def test_the_lab_s_analyzers_count_and_its_engine_does_not() -> None:
+    package = Path(code.__file__).parent
+    found = code._dependencies(package / "curvature" / "edge_of_stability.py", "lemmata.studies.curvature")
+    names = {path.name for path in found}
+    assert "hessian.py" in names
+    assert not names & {"claim.py", "predictions.py", "verdict.py", "ledger.py", "bibliography.py"}
