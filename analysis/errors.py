@@ -12,6 +12,7 @@ class LemmataError(Exception):
         >>> error = LemmataError("tol", "a positive number", "-1.0", "Pass tol=1e-3.")
         >>> str(error)
         'tol: expected a positive number, given -1.0. Pass tol=1e-3.'
+
     """
 
     def __init__(self, name: str, expected: str, given: str, remedy: str) -> None:

@@ -70,6 +70,8 @@ def along(ax: Axes, arms: Sequence[Arm]) -> None:
 
 def _place_labels(ax: Axes, places: Sequence[str]) -> None:
     name, values = _shared_name(places)
+    if max(map(len, values), default=0) > 14:
+        name, values = "point, in the order of the data", [str(index) for index in range(1, len(places) + 1)]
     step = math.ceil(len(places) / MOST_LABELS)
     shown = [(index, _short(values[index], 24)) for index in range(0, len(places), step)]
     longest = max((len(label) for _, label in shown), default=0)
@@ -132,7 +134,7 @@ def _value_axis(ax: Axes, axis: str, scale: Scale) -> None:
     (ax.set_xlim if axis == "x" else ax.set_ylim)(scale.low, scale.high)
     if scale.kind == "symlog":
         _thin_ticks(ax.xaxis if axis == "x" else ax.yaxis, scale)
-    label = "measured" + {"log": " (logarithmic scale)", "symlog": " (logarithmic scale away from zero)"}.get(scale.kind, "")
+    label = "measured" + {"log": ", log scale", "symlog": ", log scale away from zero"}.get(scale.kind, "")
     (ax.set_xlabel if axis == "x" else ax.set_ylabel)(label)
 
 

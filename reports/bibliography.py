@@ -19,8 +19,8 @@ def known_keys(path: Path = BIBLIOGRAPHY) -> frozenset[str]:
 def entries(text: str) -> dict[str, str]:
     """BibTeX text cut into its entries, by key. Each entry's ``@kind{key,`` begins its own line."""
     starts = list(_ENTRY.finditer(text))
-    ends = [start.start() for start in starts[1:]] + [len(text)]
-    return {start[1]: text[start.start() : end].strip() for start, end in zip(starts, ends, strict=True)}
+    ends = [*(start.start() for start in starts[1:]), len(text)]
+    return {start[1]: text[start.start() : end].strip() for start, end in zip(starts, ends, strict=False)}
 
 
 def merged(extra: str = "") -> dict[str, str]:

@@ -72,7 +72,7 @@ def render(
     name: str,
     caption: str,
     alt: str,
-    size: tuple[float, float] = (WIDTH, 3.6),
+    size: tuple[float, float] = (WIDTH, 3.3),
 ) -> Figure:
     """Draw on fresh axes and keep what `draw` says it drew.
 

@@ -71,8 +71,8 @@ def _study(study: Study, stem: str) -> str:
 
 
 def _row(claim: Claim, link: str) -> str:
-    differs = "" if claim.verdict == claim.expected else f'<span class="muted"> literature: {escape(text(claim.expected))}</span>'
-    stale = '<span class="muted"> stale</span>' if claim.stale else ""
+    differs = "" if claim.verdict == claim.expected else f'<span class="muted">the literature says {escape(text(claim.expected))}</span>'
+    stale = '<span class="muted">stale</span>' if claim.stale else ""
     return (
         f'<tr data-verdict="{claim.verdict}"><td class="text"><a href="{link}">{escape(text(claim.title) or text(claim.id))}</a><br><code>{escape(text(claim.id))}</code></td>'
         f'<td class="text">{escape(text(claim.headline))}</td><td class="text">{badge(claim.verdict)}{differs}{stale}</td></tr>'

@@ -30,7 +30,8 @@ def number(value: float, digits: int = 4) -> str:
     power = int(exponent)
     if power < -4 or power > 6:
         mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        return f"{mantissa} × 10{str(power).translate(_SUPERSCRIPT)}".replace("-", MINUS)
+        times = "" if mantissa == "1" else f"{MINUS}" if mantissa == "-1" else f"{mantissa} × "
+        return f"{times}10{str(power).translate(_SUPERSCRIPT)}".replace("-", MINUS)
     text = f"{value:.{max(digits - 1 - power, 0)}f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", MINUS)
 

@@ -10,6 +10,8 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
+from .mathml import settle
+
 TEMPLATE = Path(__file__).with_name("template")
 FONT = Path(__file__).with_name("fonts") / "lemmata-math.woff2"
 _TAG = re.compile(r'<[a-zA-Z][^\s>/]*(?:\s+[^\s=>"]+(?:="[^"]*")?)*\s*/?>')
@@ -51,7 +53,7 @@ def split(document: str) -> tuple[str, str]:
     body = document[document.index("<body>") + len("<body>") : document.rindex("</body>")]
     head = document[: document.index("<body>")]
     sheets = re.findall(r"<style>(.*?)</style>", head, flags=re.DOTALL)
-    return _TAG.sub(lambda tag: _STYLE.sub("", tag[0]), body), "".join(sheets)
+    return settle(_TAG.sub(lambda tag: _STYLE.sub("", tag[0]), body)), "".join(sheets)
 
 
 @cache

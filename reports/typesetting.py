@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
 import json
 import re
@@ -30,17 +29,18 @@ def typeset(view: View, name: str) -> tuple[bytes, str]:
     ------
     ReportError : what is left cannot be compiled, with Typst's message; a picture that is no SVG, for example.
     """
+    import typst
+
     with tempfile.TemporaryDirectory(prefix="lemmata-report-") as folder:
         root = Path(folder)
         shutil.copyfile(TEMPLATE / "lab.typ", root / "main.typ")
         for path, content in view.files.items():
             (root / path).write_bytes(content)
-        data = _with_sound_prose(root, view, name)
-        html = _compile(root, data, "html")
         try:
-            pdf = _compile(root, data, "pdf")
-        except Exception as error:
-            pdf = _pdf_of_the_displayable(root, data, name, error)
+            html, pdf = (_compile(root, view.data, kind) for kind in ("html", "pdf"))
+        except typst.TypstError:
+            _settle_prose(root, view, name)
+            html, pdf = _compile(root, view.data, "html"), _pdf_of_the_displayable(root, view.data, name)
     return pdf, html.decode("utf-8")
 
 
@@ -76,26 +76,20 @@ def _compile(root: Path, data: dict[str, Any], kind: str) -> bytes:
     return result
 
 
-def _with_sound_prose(root: Path, view: View, name: str) -> dict[str, Any]:
-    """The data, with each snippet that does not compile turned to plain text; usually none, and one compilation."""
-    if _complaint(root, view.data) is None:
-        return view.data
-    broken = [dict(snippet) for snippet in view.prose]
+def _settle_prose(root: Path, view: View, name: str) -> None:
+    """Turn each snippet that does not compile as markup into plain text that says why; the others stay."""
+    kept = [snippet.pop("markup") for snippet in view.prose]
     for snippet in view.prose:
-        snippet["markup_kept"] = snippet.pop("markup")
         snippet["why"] = ""
     complaint = _complaint(root, view.data)
     if complaint is not None:
         raise ReportError(f"the report of {name!r} cannot be typeset, even with its prose as plain text: {complaint}")
-    for snippet, before in zip(view.prose, broken, strict=True):
-        kept = snippet.pop("markup_kept")
-        snippet["markup"] = kept
+    for snippet, markup in zip(view.prose, kept, strict=True):
+        snippet["markup"] = markup
         complaint = _complaint(root, view.data)
         if complaint is not None:
             del snippet["markup"]
             snippet["why"] = complaint
-            snippet["plain"] = before["plain"]
-    return view.data
 
 
 def _complaint(root: Path, data: dict[str, Any]) -> str | None:
@@ -111,16 +105,18 @@ def _complaint(root: Path, data: dict[str, Any]) -> str | None:
     return None
 
 
-def _pdf_of_the_displayable(root: Path, data: dict[str, Any], name: str, error: Exception) -> bytes:
-    """The PDF after each character without a glyph became its code point."""
+def _pdf_of_the_displayable(root: Path, data: dict[str, Any], name: str) -> bytes:
+    """The PDF, in which a character without a glyph is its code point."""
     import typst
 
-    if not isinstance(error, typst.TypstError) or "could not be displayed" not in error.message:
-        raise ReportError(f"the report of {name!r} cannot be typeset: {error}") from error
     try:
-        return _compile(root, _map_strings(copy.deepcopy(data), _spell_out), "pdf")
-    except typst.TypstError as again:
-        raise ReportError(f"the report of {name!r} cannot be typeset: {again.message}") from again
+        return _compile(root, data, "pdf")
+    except typst.TypstError:
+        pass
+    try:
+        return _compile(root, _map_strings(data, _spell_out), "pdf")
+    except typst.TypstError as error:
+        raise ReportError(f"the report of {name!r} cannot be typeset: {error.message}") from error
 
 
 def _spell_out(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .errors import UnknownName
@@ -32,7 +32,7 @@ def table(console: Console) -> None:
     """Print every study with its title, read from the files without importing them."""
     listing = Table("Study", "About", box=None, pad_edge=False)
     for study in STUDIES:
-        tree = ast.parse(Path(__file__).with_name(f"{study}.py").read_text(encoding="utf-8"))
+        tree = ast.parse((Path(__file__).parent / f"{study}.py").read_text(encoding="utf-8"))
         listing.add_row(Text(study), Text((ast.get_docstring(tree) or "").partition("\n")[0].removesuffix(".")))
     console.print(listing)
     console.print(
@@ -94,7 +94,8 @@ def verdict_table(studies: Sequence[Judged], console: Console) -> None:
     """Print every claim's verdict."""
     from .verdict import headline
 
-    listing = Table("Claim", "Verdict", "Measured", "Controls", box=None, pad_edge=False)
+    whole = [Column(name, no_wrap=True) for name in ("Claim", "Verdict", "Controls")]
+    listing = Table(*whole[:2], "Measured", whole[2], box=None, pad_edge=False)
     for judged in studies:
         for result in judged.results:
             name = result.verdict.name

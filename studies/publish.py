@@ -78,8 +78,21 @@ def study_record(judged: Judged) -> record.Study:
     )
     study = judged.study
     return record.Study(
-        study.name, study.title, study.abstract, claims, tuple(environment), judged.date[:10], judged.entry.profile
+        name=study.name,
+        title=study.title,
+        abstract=study.abstract,
+        claims=claims,
+        environment=tuple(environment),
+        date=judged.date[:10],
+        profile=judged.entry.profile,
+        bibliography=_own_bibliography(judged.entry.origin),
     )
+
+
+def _own_bibliography(origin: str) -> str:
+    """The ``references.bib`` beside a user's file; the lab's own studies have the lab's."""
+    beside = Path(origin).with_name("references.bib")
+    return beside.read_text(encoding="utf-8") if origin.endswith(".py") and beside.is_file() else ""
 
 
 def _claim_record(result: Result, judged: Judged) -> record.Claim:
@@ -99,10 +112,7 @@ def _claim_record(result: Result, judged: Judged) -> record.Claim:
         arm=arm,
         controls=controls,
         power=_power(result),
-        figures=(
-            figures.evidence(claim.id, arm, controls, claim.predicts.words()),
-            *(_figure(claim, d, rows) for d in claim.figures if rows),
-        ),
+        figures=tuple(_figure(claim, draw, rows) for draw in claim.figures if rows),
         command=_command(claim, judged),
         trials=len(rows),
         failed=verdict.failed,

@@ -105,7 +105,8 @@ class Judged:
 def judged(folder: Path, current: bool = True) -> list[Judged]:
     """Judge every study of a folder's ledger; ``current=False`` takes a published ledger as it stands."""
     with Ledger(folder) as ledger:
-        return [_judged(ledger, entry, current) for entry in ledger.entries().values()]
+        made = [_judged(ledger, entry, current) for entry in ledger.entries().values()]
+    return [study for study in made if study.date]  # a run stopped before its first row has nothing to judge
 
 
 def _judged(ledger: Ledger, entry: Entry, current: bool) -> Judged:

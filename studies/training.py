@@ -66,7 +66,7 @@ def objective(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], inputs
 def descent(
     objective: Objective,
     start: Tensor,
-    step: float,
+    step: float | Tensor,
     momentum: float = 0.0,
     nesterov: bool = False,
     dampening: float = 0.0,
@@ -77,7 +77,8 @@ def descent(
     \quad\text{or, for Nesterov,}\quad \theta \leftarrow \theta - \eta (g + \beta v),$$
 
     with $g = \nabla L(\theta)$, step size $\eta$, momentum $\beta$ and dampening $d$; the first step takes $v = g$.
-    One gradient a step. Source: polyak1964methods.
+    One gradient a step. A tensor of step sizes runs them side by side where the objective takes a batch of parameters.
+    Source: polyak1964methods.
     """
     flat, velocity = start, None
     while True:

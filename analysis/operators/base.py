@@ -62,6 +62,8 @@ class Operator(ABC):
 
     def __matmul__(self, other: Tensor) -> Tensor:
         self._check(other)
+        if not other.numel():
+            return torch.zeros_like(other)
         if other.ndim == 1:
             return self._multiply(other.detach()[None])[0]
         return self._multiply(other.detach().T).T
@@ -140,6 +142,7 @@ class Dense(Operator):
         >>> A = Dense(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
         >>> A @ torch.tensor([1.0, 1.0])
         tensor([3., 3.])
+
     """
 
     def __init__(self, matrix: Tensor, layout: Layout | None = None) -> None:
@@ -163,7 +166,7 @@ class Dense(Operator):
         return vectors @ self.matrix
 
     def plan(self, k: int = 1) -> Plan:
-        """k products at an assumed 10 Gflop/s."""
+        """Products at an assumed 10 Gflop/s."""
         size = self.shape[0]
         return Plan(repr(self), k, 2e-10 * k * size**2, self.matrix.numel() * self.matrix.element_size())
 

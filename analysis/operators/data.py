@@ -21,6 +21,7 @@ class Batches:
         dtype: the dtype of the model; floating-point tensors must have it.
         device: the device of the model; all tensors must be on it.
         cast: cast floating-point tensors to ``dtype`` instead of refusing another one.
+
     """
 
     def __init__(self, data: Any, dtype: torch.dtype, device: torch.device, cast: bool) -> None:

@@ -13,12 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 
-def _mse(input: Tensor, target: Tensor, *args: Any, reduction: str = "mean", **kwargs: Any) -> Tensor:
-    unusual = args or any(value is not None for value in kwargs.values()) or input.shape != target.shape
-    if unusual:
-        return F.mse_loss(input, target, *args, reduction=reduction, **kwargs)
+def _mse(input: Tensor, target: Tensor, reduction: str = "mean", **unusual: Any) -> Tensor:
+    if input.shape != target.shape or any(option is not None for option in unusual.values()):
+        return F.mse_loss(input, target, reduction=reduction, **unusual)
     square = (input - target) ** 2
-    return {"mean": square.mean, "sum": square.sum, "none": lambda: square}[reduction]()
+    if reduction == "none":
+        return square
+    return square.mean() if reduction == "mean" else square.sum()
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:

@@ -58,6 +58,7 @@ class Hessian(Operator):
         >>> H = Hessian(model, torch.nn.MSELoss(), (X, torch.zeros(2, 1)))
         >>> H @ torch.tensor([1.0, 0.0])
         tensor([2., 2.])
+
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Hessian(Operator):
             >>> H.dense()
             tensor([[ 6.,  0.],
                     [ 0., 12.]])
+
         """
         hessian = cls.__new__(cls)
         with torch.inference_mode(False), torch.enable_grad():
@@ -127,7 +129,7 @@ class Hessian(Operator):
         return self._start.engine.multiply(vectors)
 
     def plan(self, k: int = 1) -> Plan:
-        """k products, their seconds reckoned from the time of the first gradient, and the bytes held."""
+        """Products, their seconds reckoned from the time of the first gradient, and the bytes held."""
         engine = self._start.engine
         own = self.shape[0] * torch.finfo(self.dtype).bits // 8
         return Plan(f"Hessian, {engine.mode}", k, k * engine.cost * self._start.seconds, engine.held + 2 * own)

@@ -33,6 +33,7 @@ class Layout:
         8
         >>> layout.split(torch.arange(8.0))["bias"]
         tensor([6., 7.])
+
     """
 
     names: tuple[str, ...]

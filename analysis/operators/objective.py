@@ -69,7 +69,8 @@ def of_function(objective: Callable[[Parameters], Tensor], parameters: Mapping[s
         raise ParameterError("parameters", "a non-empty mapping from names to tensors", given, remedy)
     name = getattr(objective, "__name__", type(objective).__name__)
     term = Term(1.0, "the objective", objective)
-    return Objective(f"objective {name}", leaves(dict(parameters), None), lambda: iter([term]))
+    private = {key: tensor.clone() for key, tensor in leaves(dict(parameters)).items()}
+    return Objective(f"objective {name}", leaves(private), lambda: iter([term]))
 
 
 def of_model(
@@ -87,7 +88,7 @@ def of_model(
     if dtype is not None and not dtype.is_floating_point:
         raise ArgumentError("dtype", "a floating-point torch.dtype", str(dtype), "Pass torch.float64.")
     private, chosen_stats = snapshot(model, dtype, batch_stats)
-    parameters = leaves(choose(private, params), dtype)
+    parameters = leaves(choose(private, params))
     reference = next(iter(parameters.values()))
     batches = Batches(data, reference.dtype, reference.device, cast=dtype is not None)
     weighting = Weighting(_private(loss, dtype), reduction)

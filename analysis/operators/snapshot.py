@@ -52,7 +52,7 @@ def _copy(model: nn.Module) -> nn.Module:
 
 def _refuse_randomness(name: str, module: nn.Module) -> None:
     rate = getattr(module, "dropout", 0.0)  # recurrent and attention layers keep the rate as a number
-    random = isinstance(module, _DropoutNd) and module.p > 0 or isinstance(module, nn.RReLU)
+    random = (isinstance(module, _DropoutNd) and module.p > 0) or isinstance(module, nn.RReLU)
     if module.training and (random or (isinstance(rate, float) and rate > 0)):
         remedy = "Call model.eval(), or only this module's .eval(), before building the operator."
         raise ModelStateError(
@@ -104,21 +104,21 @@ def choose(model: nn.Module, params: Selection) -> dict[str, Tensor]:
     return {name: chosen[name] for name in first.values() if name in chosen}
 
 
-def leaves(parameters: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Detached copies that require gradients, checked to be real, of one dtype and on one device."""
+def leaves(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leaves that share the parameters' memory, checked to be real, of one dtype and on one device."""
     reference = next(iter(parameters.values()))
     for name, tensor in parameters.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             given = str(tensor.dtype) if isinstance(tensor, Tensor) else type(tensor).__name__
             remedy = "Leave it out with params=…, or store it as a buffer."
             raise ParameterError(name, "a real floating-point tensor", given, remedy)
-        if dtype is None and tensor.dtype != reference.dtype:
+        if tensor.dtype != reference.dtype:
             remedy = "Pass dtype=torch.float32 or torch.float64: it casts a copy."
             raise ParameterError(name, f"{reference.dtype} like the others", str(tensor.dtype), remedy)
         if tensor.device != reference.device:
             remedy = "Move the model to one device."
             raise ParameterError(name, f"{reference.device} like the others", str(tensor.device), remedy)
-    return {name: t.detach().to(dtype or t.dtype, copy=True).requires_grad_() for name, t in parameters.items()}
+    return {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
 
 
 class Watch:

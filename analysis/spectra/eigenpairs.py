@@ -66,6 +66,7 @@ def eigenpairs(
         >>> pairs = eigenpairs(Dense(torch.diag(torch.tensor([3.0, 2.0, 2.0, 1.0]))), k=3)
         >>> [round(value, 4) for value in pairs.values.tolist()]
         [3.0, 2.0, 2.0]
+
     """
     operator = as_operator(operator)
     count, budget = _check(operator, k, which, tol, max_steps)

@@ -30,6 +30,7 @@ class Estimate:
     Example:
         >>> Estimate(638.3, 3.0, 211, 7.1, 212, 0, "hutchinson")
         638.3 ± 5.9 (95 %, 212 products; data ± 14)
+
     """
 
     value: float
@@ -47,6 +48,7 @@ class Estimate:
             >>> low, high = Estimate(0.0, 1.0, 1, None, 2, 0, "example").interval(0.5)  # t = 1 for one dof
             >>> round(high, 6)
             1.0
+
         """
         half = self._half(self.stderr, level)
         return self.value - half, self.value + half
@@ -100,6 +102,7 @@ class Eigenpairs:
         residuals: ‖Hu − θu‖, (k,), measured with one product each.
         matvecs: operator products spent, those of the residuals included.
         converged: whether every residual meets the tolerance.
+
     """
 
     values: Tensor

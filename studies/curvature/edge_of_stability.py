@@ -34,7 +34,7 @@ from lemmata.studies.training import (
 )
 
 HIDDEN = 200
-EVERY = 15  # steps between two measurements of the sharpness
+EVERY = 21  # steps between two measurements of the sharpness; odd, for at the edge the iterates alternate
 FLOW_STEP = 0.7  # time step of the Runge–Kutta method over η: stable while λ_max < 2.78 / (0.7 η), twice the edge
 GRID = np.linspace(-1, 1, 31)
 
@@ -54,13 +54,19 @@ class Setting:
         """The Hessian of the training loss at given parameters."""
         return la.Hessian(load_parameters(self.model, flat), squared_error, self.batch)
 
+    @torch.no_grad()
+    def loss(self, flat: Tensor) -> float:
+        """The training loss at given parameters, without its gradient."""
+        inputs, target = self.batch
+        return squared_error(load_parameters(self.model, flat)(inputs), target).item()
+
     def follow(self, iterates: Iterates, steps: int, eta: float) -> dict[str, Any]:
         """Loss and sharpness along training, each eigenvector search starting from the last one's result."""
         losses, sharpness, vector = [], [], None
         for step, (flat, loss) in enumerate(islice(iterates, steps)):
             losses.append(loss)
             if step % EVERY == 0:
-                top = la.eigenpairs(self.hessian(flat), k=1, start=vector)
+                top = la.eigenpairs(self.hessian(flat), k=1, tol=1e-2, start=vector)
                 vector = top.vectors[:, 0]
                 sharpness.append(float(top.values[0]))
         measured = np.array(sharpness)
@@ -134,7 +140,7 @@ def draw_loss(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
     columns: dict[str, Sequence[float]] = {}
     for row in [row for row in rows if row.k == 0]:
         label = row.arm or f"η = {row.point['eta']}"
-        columns["step"] = np.arange(len(row.values["loss"]))
+        columns["step"] = list(range(len(row.values["loss"])))
         columns[label] = row.values["loss"]
         ax.semilogy(columns["step"], columns[label], linewidth=0.8, label=label)
     ax.set(xlabel="step", ylabel="training loss")
@@ -158,18 +164,18 @@ draw_surface.surface = True  # type: ignore[attr-defined]
 
 def slice_of(setting: Setting, flat: Tensor) -> dict[str, np.ndarray]:
     """The loss on a 31 × 31 grid in the plane of the top two eigenvectors, each axis in units of its own curvature."""
-    top = la.eigenpairs(setting.hessian(flat), k=2, tol=1e-2)
-    value = setting.objective(flat)[0].item()
-    reach = [float(np.sqrt(20 * value / float(curvature))) for curvature in top.values]
-    x, y = (GRID * size for size in reach)
-    rows = [[setting.objective(flat + a * top.vectors[:, 0] + b * top.vectors[:, 1])[0] for a in x.tolist()] for b in y.tolist()]
-    return {"x": x, "y": y, "surface": np.array([[float(z) for z in row] for row in rows])}
+    hessian = setting.hessian(flat)
+    top = la.eigenpairs(hessian, k=2, tol=1e-2)
+    x, y = (GRID * (20 * hessian.value / curvature) ** 0.5 for curvature in top.values.tolist())
+    first, second = top.vectors.T
+    surface = [[setting.loss(flat + a * first + b * second) for a in x.tolist()] for b in y.tolist()]
+    return {"x": x, "y": y, "surface": np.array(surface)}
 
 
 @claim(
     source="cohen2021edge",
     predicts=Equals(2, within=0.2, of="each"),
-    quick=Grid(eta=[0.17, 0.2], steps=[750], examples=[500], seeds=2),
+    quick=Grid(eta=[0.17, 0.2], steps=[600], examples=[500], seeds=2),
     full=Grid(eta=[0.15, 0.17, 0.2], steps=[4000], examples=[1797], seeds=3),
     controls={
         "a step large enough: a tenth of it": dict(fraction=0.1),
@@ -201,8 +207,8 @@ def edge_of_stability(
 
 @claim(
     source="cohen2021edge",
-    predicts=AtLeast(0.1),
-    quick=Grid(eta=[0.2], steps=[750], examples=[500], seeds=2),
+    predicts=AtLeast(0.2),
+    quick=Grid(eta=[0.2], steps=[600], examples=[500], seeds=1),
     full=Grid(eta=[0.15, 0.17, 0.2], steps=[4000], examples=[1797], seeds=3),
     controls={"a step large enough: a tenth of it": dict(fraction=0.1)},
     figures=(draw_loss, draw_surface),
@@ -217,9 +223,10 @@ def edge_of_stability_loss(eta: float, steps: int, examples: int, seed: int, fra
     of the third before. With a tenth of the step size no step raises the loss.
     """
     setting = Setting(examples, seed)
-    losses = []
-    for flat, loss in islice(descent(setting.objective, setting.start, fraction * eta), steps):
+    losses, flat = [], setting.start
+    for iterate, loss in islice(descent(setting.objective, setting.start, fraction * eta), steps):
         losses.append(loss.item())
+        flat = iterate
     middle, last = np.split(np.array(losses[-2 * (steps // 3) :]), 2)
     rising = float(np.mean(np.diff(last) > 0))
     return {"value": rising * (last.mean() < middle.mean()), "loss": np.array(losses), **slice_of(setting, flat)}
@@ -228,8 +235,8 @@ def edge_of_stability_loss(eta: float, steps: int, examples: int, seed: int, fra
 @claim(
     source=("cohen2021edge", "polyak1964methods"),
     predicts=Equals("2*(1 + beta)", within="0.2*(1 + beta)", of="each"),
-    quick=Grid(beta=[0.5, 0.7], eta=[0.25], steps=[750], examples=[500], seeds=2),
-    full=Grid(beta=[0.3, 0.5, 0.7, 0.9], eta=[0.25], steps=[4000], examples=[1797], seeds=3),
+    quick=Grid(beta=[0.5, 0.7], eta=[0.3], steps=[750], examples=[500], seeds=2),
+    full=Grid(beta=[0.4, 0.5, 0.6, 0.7], eta=[0.3], steps=[4000], examples=[1797], seeds=3),
     controls={"momentum without dampening: dampening by β": dict(dampened=True)},
     figures=(draw_heavy_ball,),
     timeout=3600,

@@ -55,7 +55,10 @@ def gradient_cost(module: nn.Module, inputs: Tensor, loss: Callable[[Tensor], Te
     predicts=Equals("3 - (1 - inputs)/depth", within=1e-12, of="each"),
     quick=Grid(depth=[2, 3, 5, 8], inputs=[0, 1], seeds=1),
     full=Grid(depth=list(range(2, 33)), inputs=[0, 1], seeds=1),
-    controls={"reverse mode: forward mode": dict(mode="forward"), "stored activations: checkpointing": dict(mode="checkpointed")},
+    controls={
+        "reverse mode: forward mode": dict(mode="forward"),
+        "stored activations: checkpointing": dict(mode="checkpointed"),
+    },
 )
 def cheap_gradient_principle(depth: int, inputs: int, seed: int, mode: str = "reverse") -> float:
     r"""A gradient costs three forward passes, less the first layer's input.
@@ -143,7 +146,7 @@ def minibatch_gradient_rank(batch: int, seed: int, decay: float = 0.0, distinct:
     if not distinct:
         source = torch.arange(batch) // 2
         x, target = x[source], target[source]
-    weight = net.layers[0].weight
+    weight = net.get_parameter("layers.0.weight")
     loss = (net(x) - target).square().mean() + decay / 2 * weight.square().sum()
     singular_values = torch.linalg.svdvals(torch.autograd.grad(loss, weight)[0])
     relative = singular_values / singular_values[0]

@@ -112,16 +112,21 @@ def draw_hessian_remainders(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequen
     predicts=Equals(2, within=0.05),
     quick=Grid(architecture=SMOOTH, seeds=5),
     full=Grid(architecture=SMOOTH, seeds=40),
-    controls={"the exact gradient: off by one per cent": dict(factor=1.01), "every branch: one detached": dict(detached=True)},
+    controls={
+        "the exact gradient: off by one per cent": dict(factor=1.01),
+        "every branch: one detached": dict(detached=True),
+    },
     figures=(draw_gradient_remainders,),
 )
-def autodiff_taylor_order_gradient(architecture: str, seed: int, factor: float = 1.0, detached: bool = False) -> dict[str, Any]:
+def autodiff_taylor_order_gradient(
+    architecture: str, seed: int, factor: float = 1.0, detached: bool = False
+) -> dict[str, Any]:
     r"""With the exact gradient, Taylor remainders are of order two.
 
     Let $L$ be the loss of a network as a function of its parameters $theta$, three times continuously differentiable near
     $theta$, and $v$ a unit direction with $v^top nabla^2 L(theta) v != 0$. Then
-    $ abs(L(theta + h v) - L(theta) - h g dot v) = Theta(h^2) quad "as" h -> 0 quad "if and only if" quad
-      g dot v = nabla L(theta) dot v. $
+    $ abs(L(theta + h v) - L(theta) - h g dot v) = Theta(h^2) quad "as" h -> 0 $
+    if and only if $g dot v = nabla L(theta) dot v$.
     The test of @farrell2013automated: twenty random directions, $h = 10^(-1), dots, 10^(-3)$, the slope of the mean
     remainder in logarithmic axes. It knows nothing of automatic differentiation: only values of $L$ enter. Networks with
     rectifiers are left out, for between kinks their remainder has other orders.
@@ -134,10 +139,15 @@ def autodiff_taylor_order_gradient(architecture: str, seed: int, factor: float =
     predicts=Equals(3, within=0.05),
     quick=Grid(architecture=SMOOTH, seeds=5),
     full=Grid(architecture=SMOOTH, seeds=40),
-    controls={"the exact Hessian: off by one per cent": dict(factor=1.01), "every branch: one detached": dict(detached=True)},
+    controls={
+        "the exact Hessian: off by one per cent": dict(factor=1.01),
+        "every branch: one detached": dict(detached=True),
+    },
     figures=(draw_hessian_remainders,),
 )
-def autodiff_taylor_order_hessian(architecture: str, seed: int, factor: float = 1.0, detached: bool = False) -> dict[str, Any]:
+def autodiff_taylor_order_hessian(
+    architecture: str, seed: int, factor: float = 1.0, detached: bool = False
+) -> dict[str, Any]:
     r"""With the exact Hessian product, Taylor remainders are of order three.
 
     Let $L$ be four times continuously differentiable near $theta$, and $v$ a unit direction along which its third derivative
@@ -201,7 +211,7 @@ def hvp_symmetry_and_duality_hessian(architecture: str, seed: int, field: str = 
     twice continuously differentiable at $0$: nested differences give $-1$ in one order and $+1$ in the other.
     """
     size, product = second_derivative(architecture, seed, field)
-    u, v = gaussian(torch.Generator().manual_seed(seed), 2, size, PAIRS)
+    u, v = gaussian(torch.Generator().manual_seed(seed), 2, size, PAIRS).unbind()
     hu, hv = product(u), product(v)
     return (((u * hv).sum(0) - (v * hu).sum(0)).abs() / (u.norm(dim=0) * hv.norm(dim=0))).max().item()
 
@@ -211,9 +221,14 @@ def hvp_symmetry_and_duality_hessian(architecture: str, seed: int, field: str = 
     predicts=AtMost("rounding(100)"),
     quick=Grid(architecture=list(EVERY), seeds=2),
     full=Grid(architecture=list(EVERY), seeds=40),
-    controls={"the same point: a neighbouring one": dict(apart=1e-3), "every branch: one detached": dict(detached=True)},
+    controls={
+        "the same point: a neighbouring one": dict(apart=1e-3),
+        "every branch: one detached": dict(detached=True),
+    },
 )
-def hvp_symmetry_and_duality_jacobian(architecture: str, seed: int, apart: float = 0.0, detached: bool = False) -> float:
+def hvp_symmetry_and_duality_jacobian(
+    architecture: str, seed: int, apart: float = 0.0, detached: bool = False
+) -> float:
     r"""Forward and reverse mode are adjoint.
 
     Let $J$ be the Jacobian of a network's outputs with respect to its parameters. Forward mode computes $J v$ and reverse
@@ -225,11 +240,11 @@ def hvp_symmetry_and_duality_jacobian(architecture: str, seed: int, apart: float
     problem = Problem(architecture, seed)
     draws = torch.Generator().manual_seed(seed)
     away = gaussian(draws, problem.flat.numel())
-    _, pull = vjp(lambda flat: problem.output(flat, detached), problem.flat + apart * away / away.norm())
+    pull = vjp(lambda flat: problem.output(flat, detached), problem.flat + apart * away / away.norm())[1]
     defects = []
     for _ in range(PAIRS):
         v = gaussian(draws, problem.flat.numel())
-        _, pushed = jvp(problem.output, (problem.flat,), (v,))
+        pushed = jvp(problem.output, (problem.flat,), (v,))[1]
         u = gaussian(draws, pushed.numel())
         defects.append((u @ pushed - pull(u)[0] @ v).abs() / (u.norm() * pushed.norm()))
     return torch.stack(defects).max().item()

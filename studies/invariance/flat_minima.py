@@ -33,7 +33,7 @@ def minimum(activation: str, seed: int) -> tuple[MLP, Tensor, Tensor]:
     y = torch.sin(x[:, :1]) + x[:, 1:2] * x[:, 2:3]
     net = MLP([6, 12, 1], activation=activation, bias=False, generator=draws, device=device)
     adam = torch.optim.Adam(net.parameters(), lr=0.02)
-    for _ in range(400):
+    for _ in range(300):
         adam.zero_grad()
         mean_square(net(x), y).backward()
         adam.step()
@@ -85,7 +85,7 @@ def draw_ratios(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
 @claim(
     source=("dinh2017sharp", "kwon2021asam"),
     predicts=Equals(1.0, within="rounding(64*84, 100)", of="each"),
-    quick=Grid(measure=MEASURES, alpha=[10.0, 100.0], seeds=5),
+    quick=Grid(measure=MEASURES, alpha=[10.0, 100.0], seeds=3),
     full=Grid(measure=MEASURES, alpha=[3.0, 10.0, 30.0, 100.0, 300.0], seeds=20),
     controls={
         "the function stays the same: only the first layer is multiplied": dict(compensated=False),

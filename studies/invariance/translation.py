@@ -169,8 +169,8 @@ def draw_aliasing(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]
             errors = row.values["by shift"]
             columns["shift"], columns[label] = list(range(len(errors))), list(errors)
             ax.plot(columns["shift"], errors, marker="o", markersize=4, label=label)
-    ax.set(xlabel="horizontal shift", ylabel="relative error")
-    ax.legend(fontsize="small")
+    ax.set(xlabel="horizontal shift", ylabel="relative error", ylim=(-0.05, 2.1))
+    ax.legend(fontsize="small", ncols=2, loc="upper center")
     return columns
 
 

@@ -24,15 +24,9 @@ def mean_is_zero(n: int, seed: int, shift: float = 0.0) -> float:
 REFUTED = GOOD.replace("mean_is_zero", "mean_is_three").replace("Equals(0", "Equals(3")
 
 
-def lemmata_(*arguments: str, **keywords: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "lemmata.studies.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        **keywords,
-    )  # type: ignore[call-overload]
+def lemmata_(*arguments: str, cwd: Path | None = None, traced: bool = False) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *(["-X", "importtime"] if traced else []), "-m", "lemmata.studies.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
 
 
 def imports_torch(done: subprocess.CompletedProcess[str]) -> bool:
@@ -48,13 +42,13 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
     [["--help"], ["--version"], ["list"], ["run", "no_such_study"], ["run"], ["run", "--profile", "huge", "x"]],
 )
 def test_help_names_and_usage_errors_import_no_torch(arguments: list[str]) -> None:
-    done = lemmata_(*arguments)
+    done = lemmata_(*arguments, traced=True)
     assert not imports_torch(done)
     assert done.returncode == (0 if arguments[0] in ("--help", "--version", "list") else 2)
 
 
 def test_the_torch_detector_sees_torch() -> None:
-    assert imports_torch(lemmata_("show", "no_such_claim"))
+    assert imports_torch(lemmata_("show", "no_such_claim", traced=True))
 
 
 def test_unknown_names_get_the_nearest() -> None:

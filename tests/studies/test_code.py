@@ -37,6 +37,7 @@ PLAIN = dict(bound=9, shift=99.0, words="Some words.")
 def hashes(write: Callable[..., Path], body: str, arm: str = "") -> dict[str, str]:
     study.load.cache_clear()
     code._parsed.cache_clear()
+    code._dumped.cache_clear()
     return {claim.id: code.code_hash(claim, arm) for claim in study.load(str(write(body))).claims}
 
 

@@ -1,0 +1,225 @@
+"""The cost of a Hessian product in gradients, beside PyHessian and curvlinops, measured in one run.
+
+Run: ``python -m lemmata.studies.benchmarks.curvature [--device cpu|cuda] [--threads N] [--repeats N] [--json FILE]``.
+
+Every contender gets the same model, batch, vector and threads. One round times each of them once, in turn; ratios are
+taken within a round, so that a slow spell of the machine hits both sides. Rows state the median over rounds with the
+range of the middle half. Before timing, each product is compared with ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lemmata.analysis as la
+
+GRADIENT = "gradient"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender on one model: its time, its ratio to a gradient, and its disagreement with our product."""
+
+    model: str
+    contender: str
+    milliseconds: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    disagreement: float | None
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.ratio is None:
+            return f"{self.model:<22} {self.contender:<36} {self.note}"
+        gap = "" if self.disagreement is None else f"{self.disagreement:.1e}"
+        spread = f"[{self.low:.2f}, {self.high:.2f}]"
+        times = f"{self.milliseconds:9.2f} ms {self.ratio:6.2f} × gradient {spread:<14}"
+        return f"{self.model:<22} {self.contender:<36} {times} {gap:>8} {self.note}".rstrip()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model, its loss and one batch, with the vector that is multiplied."""
+
+    name: str
+    model: nn.Module
+    loss: nn.Module
+    batch: tuple[Tensor, Tensor]
+    vector: Tensor
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable parameters in order."""
+        return list(self.model.parameters())
+
+    def gradient(self) -> tuple[Tensor, ...]:
+        """A plain gradient: the unit of cost."""
+        return torch.autograd.grad(self.loss(self.model(self.batch[0]), self.batch[1]), self.parameters)
+
+
+Contender = Callable[[], Any]
+
+
+def problems(device: str) -> list[Problem]:
+    """The two fixed problems."""
+    mlp = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    cnn = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+    sizes = [("MLP 784-512-512-10", mlp, (256, 784)), ("CNN 3-32-64-64, 32×32", cnn, (64, 3, 32, 32))]
+    made = []
+    for name, model, shape in sizes:
+        batch = torch.randn(shape).to(device), torch.randint(0, 10, shape[:1]).to(device)
+        vector = torch.randn(sum(p.numel() for p in model.parameters())).to(device)
+        made.append(Problem(name, model.to(device).eval(), nn.CrossEntropyLoss(), batch, vector))
+    return made
+
+
+def flat(parts: Any) -> Tensor:
+    """Tensors as one vector."""
+    return torch.cat([part.detach().reshape(-1) for part in parts])
+
+
+def ours(problem: Problem) -> dict[str, Contender]:
+    """Our set-up, products in both modes, and one product out of a block of 16."""
+    H = la.Hessian(problem.model, problem.loss, problem.batch)
+    fresh = la.Hessian(problem.model, problem.loss, problem.batch, memory_cap=0)
+    return {
+        "lemmata, product": lambda: H @ problem.vector,
+        "lemmata, set-up": lambda: la.Hessian(problem.model, problem.loss, problem.batch),
+        "lemmata, block of 16": lambda: H @ problem.vector[:, None].expand(-1, 16),
+        "lemmata, product, nothing kept": lambda: fresh @ problem.vector,
+    }
+
+
+def pyhessian(problem: Problem) -> dict[str, Contender]:
+    """PyHessian's set-up and product on one batch."""
+    from pyhessian import hessian
+    from pyhessian.utils import hessian_vector_product
+
+    def build() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # backward(create_graph=True) warns of a reference cycle
+            return hessian(problem.model, problem.loss, data=problem.batch, cuda=problem.vector.is_cuda)
+
+    built = build()
+    sizes = [p.numel() for p in built.params]
+    pieces = [part.view_as(p) for part, p in zip(problem.vector.split(sizes), built.params, strict=True)]
+    return {
+        "PyHessian, product": lambda: flat(hessian_vector_product(built.gradsH, built.params, pieces)),
+        "PyHessian, set-up": build,
+    }
+
+
+def curvlinops(problem: Problem) -> dict[str, Contender]:
+    """curvlinops' set-up (its own checks left on) and product on one batch."""
+    from curvlinops import HessianLinearOperator
+
+    def build(check: bool = True) -> Any:
+        model, loss, parameters = problem.model, problem.loss, problem.parameters
+        return HessianLinearOperator(model, loss, parameters, [problem.batch], check_deterministic=check)
+
+    built = build(check=False)
+    return {"curvlinops, product": lambda: built @ problem.vector, "curvlinops, set-up": build}
+
+
+def timed(contender: Contender, device: str) -> float:
+    """Seconds of one call, finished on the device."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    contender()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def measure(problem: Problem, device: str, repeats: int) -> list[Row]:
+    """All rows of one problem."""
+    contenders: dict[str, Contender] = {GRADIENT: problem.gradient}
+    missing = []
+    for peer in (ours, pyhessian, curvlinops):
+        try:
+            contenders |= peer(problem)
+        except ImportError as error:
+            missing.append(Row(problem.name, peer.__name__, None, None, None, None, None, f"not installed: {error}"))
+    truth = contenders["lemmata, product"]()
+    gaps = {name: disagreement(call(), truth) for name, call in contenders.items() if "product" in name}
+    for call in contenders.values():
+        call()
+    rounds = [{name: timed(call, device) for name, call in contenders.items()} for _ in range(repeats)]
+    return [row(problem.name, name, rounds, gaps.get(name)) for name in contenders] + missing
+
+
+def disagreement(product: Tensor, truth: Tensor) -> float:
+    """Relative distance between two products."""
+    return float((product - truth).norm() / truth.norm())
+
+
+def row(model: str, name: str, rounds: list[dict[str, float]], gap: float | None) -> Row:
+    """The median over rounds, per product for a block."""
+    share = 16 if "block of 16" in name else 1
+    times = [found[name] / share for found in rounds]
+    ratios = [found[name] / share / found[GRADIENT] for found in rounds]
+    low, _, high = quantiles(ratios, n=4)
+    return Row(model, name, 1e3 * median(times), median(ratios), low, high, gap)
+
+
+def environment(device: str, repeats: int) -> dict[str, Any]:
+    """What the figures depend on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    return {"torch": torch.__version__, "device": device, "name": name, "threads": threads, "rounds": repeats}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print; write JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=11, help="rounds, at least 7")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    options = parser.parse_args(arguments)
+    if options.repeats < 7:
+        parser.error(f"argument --repeats: at least 7 rounds, given {options.repeats}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("argument --device: this PyTorch sees no CUDA device")
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    about = environment(options.device, options.repeats)
+    print("  ".join(f"{key} {value}" for key, value in about.items()))
+    rows = []
+    for problem in problems(options.device):
+        for one in measure(problem, options.device, options.repeats):
+            print(one, flush=True)
+            rows.append(one)
+    if options.json:
+        options.json.write_text(json.dumps({**about, "rows": [asdict(one) for one in rows]}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
