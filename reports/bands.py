@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, literal
 from .numerals import number
@@ -32,7 +32,16 @@ def rows(ax: Axes, arms: Sequence[Arm]) -> None:
     right = blended_transform_factory(ax.transAxes, ax.transData)
     for index, arm in enumerate(arms):
         colour, marker = _look(index)
-        ax.text(0.0, at, _short(arm.name and f"control: {arm.name}" or "claim", 80), transform=right, color=colour, fontsize=8.5, weight="bold", va="center")
+        ax.text(
+            0.0,
+            at,
+            _short((arm.name and f"control: {arm.name}") or "claim", 80),
+            transform=right,
+            color=colour,
+            fontsize=8.5,
+            weight="bold",
+            va="center",
+        )
         for point in arm.points:
             at += 1.0
             _band(ax, point, at, scale, sideways=True)
@@ -61,11 +70,21 @@ def along(ax: Axes, arms: Sequence[Arm]) -> None:
                 _band(ax, point, position[point.label], scale, sideways=False)
             _mark(ax, point, position[point.label] + shift, scale, colour, marker, index > 0, sideways=False)
         label = f"control: {arm.name}" if arm.name else "claim"
-        ax.plot([], [], marker=marker, linestyle="", color=colour, markerfacecolor="white" if index else colour, label=_short(label, 60))
+        ax.plot(
+            [],
+            [],
+            marker=marker,
+            linestyle="",
+            color=colour,
+            markerfacecolor="white" if index else colour,
+            label=_short(label, 60),
+        )
     _place_labels(ax, places)
     ax.grid(False, axis="x")
     _value_axis(ax, "y", scale)
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(len(arms), 3), borderaxespad=0.2, handletextpad=0.3)
+    ax.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(len(arms), 3), borderaxespad=0.2, handletextpad=0.3
+    )
 
 
 def _place_labels(ax: Axes, places: Sequence[str]) -> None:
@@ -76,7 +95,12 @@ def _place_labels(ax: Axes, places: Sequence[str]) -> None:
     shown = [(index, _short(values[index], 24)) for index in range(0, len(places), step)]
     longest = max((len(label) for _, label in shown), default=0)
     crowded = len(shown) * longest > 55
-    ax.set_xticks([index for index, _ in shown], [label for _, label in shown], rotation=90 if crowded else 0, fontsize=8.5 if len(shown) <= 30 else 6.5)
+    ax.set_xticks(
+        [index for index, _ in shown],
+        [label for _, label in shown],
+        rotation=90 if crowded else 0,
+        fontsize=8.5 if len(shown) <= 30 else 6.5,
+    )
     ax.set_xlim(-0.7, len(places) - 0.3)
     if name:
         ax.set_xlabel(literal(name))
@@ -113,7 +137,9 @@ class Scale:
 def scale_of(arms: Sequence[Arm]) -> Scale:
     """Linear, or logarithmic where values span more than two decades (four, where some are zero or negative)."""
     points = [point for arm in arms for point in arm.points]
-    every = (value for point in points for value in (point.measured, point.low, point.high, point.band_low, point.band_high))
+    every = (
+        value for point in points for value in (point.measured, point.low, point.high, point.band_low, point.band_high)
+    )
     values = sorted({value for value in map(float, every) if math.isfinite(value) and abs(value) < LARGEST})
     if not values:
         return Scale("linear", -1.0, 1.0)
@@ -123,7 +149,12 @@ def scale_of(arms: Sequence[Arm]) -> Scale:
         room = span**0.06
         return Scale("log", max(values[0], SMALLEST) / room, values[-1] * room)
     if span > 1e4:
-        return Scale("symlog", values[0] * 3 if values[0] < 0 else -0.5 * sizes[0], max(values[-1], 0.0) * 3 + sizes[0] / 2, sizes[0])
+        return Scale(
+            "symlog",
+            values[0] * 3 if values[0] < 0 else -0.5 * sizes[0],
+            max(values[-1], 0.0) * 3 + sizes[0] / 2,
+            sizes[0],
+        )
     room = 0.06 * (values[-1] - values[0]) or 0.1 * abs(values[0]) or 1.0
     return Scale("linear", values[0] - room, values[-1] + room)
 
@@ -162,7 +193,7 @@ def _band(ax: Axes, point: Point, at: float, scale: Scale, sideways: bool) -> No
     low, high = scale.low, scale.high
     start, end = _inside(point.band_low, low, high, low), _inside(point.band_high, low, high, high)
     fill = ax.barh if sideways else ax.bar
-    place = {"left": start, "height": 0.78} if sideways else {"bottom": start, "width": 0.98}
+    place: dict[str, Any] = {"left": start, "height": 0.78} if sideways else {"bottom": start, "width": 0.98}
     fill(at, end - start, color=SKY, alpha=0.28, linewidth=0, zorder=1, **place)
     half = 0.39 if sideways else 0.49
     for edge, true in ((start, point.band_low), (end, point.band_high)):
@@ -170,7 +201,9 @@ def _band(ax: Axes, point: Point, at: float, scale: Scale, sideways: bool) -> No
             (ax.vlines if sideways else ax.hlines)(edge, at - half, at + half, color=BLUE, linewidth=0.9, zorder=1.5)
 
 
-def _mark(ax: Axes, point: Point, at: float, scale: Scale, colour: str, marker: str, hollow: bool, sideways: bool) -> None:
+def _mark(
+    ax: Axes, point: Point, at: float, scale: Scale, colour: str, marker: str, hollow: bool, sideways: bool
+) -> None:
     """The interval and the value; a value that no scale holds sits at the edge with its name."""
     low, high = scale.low, scale.high
     start, end = _inside(point.low, low, high, math.nan), _inside(point.high, low, high, math.nan)
@@ -180,9 +213,35 @@ def _mark(ax: Axes, point: Point, at: float, scale: Scale, colour: str, marker: 
     off = not math.isfinite(point.measured) or value != point.measured
     x, y = (value, at) if sideways else (at, value)
     size = 5.5 if sideways else 4.0
-    symbol = "x" if math.isnan(point.measured) else (">" if sideways else "^") if off and point.measured > 0 else ("<" if sideways else "v") if off else marker
-    ax.plot([x], [y], marker=symbol, markersize=size, color=colour, markerfacecolor="white" if hollow else colour, zorder=3, clip_on=False)
+    symbol = (
+        "x"
+        if math.isnan(point.measured)
+        else (">" if sideways else "^")
+        if off and point.measured > 0
+        else ("<" if sideways else "v")
+        if off
+        else marker
+    )
+    ax.plot(
+        [x],
+        [y],
+        marker=symbol,
+        markersize=size,
+        color=colour,
+        markerfacecolor="white" if hollow else colour,
+        zorder=3,
+        clip_on=False,
+    )
     if off:
         offset = (-8 if point.measured > 0 else 8, 0) if sideways else (0, -9 if point.measured > 0 else 9)
         side = "center" if not sideways else "right" if point.measured > 0 else "left"
-        ax.annotate(number(point.measured), (x, y), offset, textcoords="offset points", ha=side, va="center", fontsize=8, color=colour)
+        ax.annotate(
+            number(point.measured),
+            (x, y),
+            offset,
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            fontsize=8,
+            color=colour,
+        )

@@ -51,7 +51,10 @@ def write_index(studies: Sequence[Study], folder: str | os.PathLike[str], note: 
     path = Path(folder) / "index.html"
     entries = [(study, stem_of(study.name)) for study in studies]
     body, navigation = index.body(entries, note), index.navigation(entries)
-    write(path, shell.page("lemmata · studies", body, navigation=navigation, scripts=("shell.js", "index.js")).encode("utf-8"))
+    write(
+        path,
+        shell.page("lemmata · studies", body, navigation=navigation, scripts=("shell.js", "index.js")).encode("utf-8"),
+    )
     return path
 
 

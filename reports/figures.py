@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 # Okabe & Ito's palette, told apart by every common kind of colour vision.
-BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222"
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#222222",
+)
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 GREY = "#6b6b6b"
 WIDTH = 6.6
@@ -106,7 +114,9 @@ def literal(text: str) -> str:
 def check_columns(name: str, columns: Mapping[str, Sequence[Any]]) -> None:
     """Refuse data that cannot be a table."""
     if not isinstance(columns, Mapping) or not columns:
-        raise ReportError(f"figure {name!r}: draw(ax) must return the columns it drew, as a dict of equal-length sequences; got {columns!r}.")
+        raise ReportError(
+            f"figure {name!r}: draw(ax) must return the columns it drew, as a dict of equal-length sequences; got {columns!r}."
+        )
     lengths = {str(key): len(column) for key, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ReportError(f"figure {name!r}: columns must have one length, got {lengths}.")
@@ -138,7 +148,9 @@ def evidence(claim_id: str, arm: Arm, controls: Sequence[Arm], prediction: str =
         return columns
 
     band = f" Shaded: {clean(prediction).rstrip('.')}." if prediction else " Shaded: the predicted band."
-    return render(draw, f"{claim_id}-evidence", f"What was measured, with its interval.{band}", describe(arms), (WIDTH, height))
+    return render(
+        draw, f"{claim_id}-evidence", f"What was measured, with its interval.{band}", describe(arms), (WIDTH, height)
+    )
 
 
 def describe(arms: Sequence[Arm]) -> str:

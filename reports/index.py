@@ -19,7 +19,16 @@ def body(entries: Entries, note: str) -> str:
     profiles = ", ".join(sorted({text(study.profile) for study, _ in entries})) or "none"
     dates = sorted({study.date[:10] for study, _ in entries})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else ""
-    byline = " · ".join(part for part in (f"{_count(len(entries), 'study', 'studies')}", _count(len(claims), "claim", "claims"), f"profile {profiles}", when) if part)
+    byline = " · ".join(
+        part
+        for part in (
+            f"{_count(len(entries), 'study', 'studies')}",
+            _count(len(claims), "claim", "claims"),
+            f"profile {profiles}",
+            when,
+        )
+        if part
+    )
     notes = "".join(f"<p>{escape(part)}</p>" for part in clean(note).strip().split("\n\n") if part.strip())
     return (
         f'<h1>Deep-learning theory, measured</h1><p class="byline">{escape(byline)}</p>'
@@ -32,7 +41,10 @@ def body(entries: Entries, note: str) -> str:
 
 def navigation(entries: Entries) -> str:
     """Links to the studies of the page."""
-    items = "".join(f'<li><a href="#study-{escape(stem)}"><span>{escape(text(study.title) or text(study.name))}</span></a></li>' for study, stem in entries)
+    items = "".join(
+        f'<li><a href="#study-{escape(stem)}"><span>{escape(text(study.title) or text(study.name))}</span></a></li>'
+        for study, stem in entries
+    )
     return f'<p class="here">Studies</p><ol>{items}</ol>'
 
 
@@ -49,7 +61,11 @@ def _tally(claims: Sequence[Claim]) -> str:
 
 def _filter(claims: Sequence[Claim]) -> str:
     found = Counter(claim.verdict for claim in claims)
-    boxes = "".join(f'<label><input type="checkbox" value="{verdict}" checked> {verdict.capitalize()}</label>' for verdict in VERDICTS if found[verdict])
+    boxes = "".join(
+        f'<label><input type="checkbox" value="{verdict}" checked> {verdict.capitalize()}</label>'
+        for verdict in VERDICTS
+        if found[verdict]
+    )
     return (
         '<form id="filter" class="filter" role="search" hidden><label class="words">Find '
         '<input type="search" name="words" placeholder="a word of a claim or study" autocomplete="off"></label>'
@@ -71,7 +87,11 @@ def _study(study: Study, stem: str) -> str:
 
 
 def _row(claim: Claim, link: str) -> str:
-    differs = "" if claim.verdict == claim.expected else f'<span class="muted">the literature says {escape(text(claim.expected))}</span>'
+    differs = (
+        ""
+        if claim.verdict == claim.expected
+        else f'<span class="muted">the literature says {escape(text(claim.expected))}</span>'
+    )
     stale = '<span class="muted">stale</span>' if claim.stale else ""
     return (
         f'<tr data-verdict="{claim.verdict}"><td class="text"><a href="{link}">{escape(text(claim.title) or text(claim.id))}</a><br><code>{escape(text(claim.id))}</code></td>'

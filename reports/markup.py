@@ -7,7 +7,9 @@ import re
 
 _CITATION = re.compile(r"(?<![\w\\])@([A-Za-z][\w:.-]*[\w])")
 _LOOKS_LIKE_KEY = re.compile(r"[a-z]+\d{4}[a-z]*$")
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufeff]")
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufeff]"
+)
 REPLACEMENT = "\ufffd"
 
 

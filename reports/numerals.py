@@ -38,7 +38,7 @@ def number(value: float, digits: int = 4) -> str:
 
 def interval(low: float, high: float) -> str:
     """An interval for reading; one-sided ones as an inequality, "" where both ends are missing or unbounded."""
-    if math.isnan(low) and math.isnan(high) or (low == -math.inf and high == math.inf):
+    if (math.isnan(low) and math.isnan(high)) or (low == -math.inf and high == math.inf):
         return ""
     if low == -math.inf:
         return f"≤ {number(high)}"

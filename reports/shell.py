@@ -18,7 +18,15 @@ _TAG = re.compile(r'<[a-zA-Z][^\s>/]*(?:\s+[^\s=>"]+(?:="[^"]*")?)*\s*/?>')
 _STYLE = re.compile(r'\s+style="[^"]*"')
 
 
-def page(title: str, body: str, *, navigation: str = "", links: str = "", styles: Sequence[str] = (), scripts: Sequence[str] = ("shell.js",)) -> str:
+def page(
+    title: str,
+    body: str,
+    *,
+    navigation: str = "",
+    links: str = "",
+    styles: Sequence[str] = (),
+    scripts: Sequence[str] = ("shell.js",),
+) -> str:
     """A whole page. `title` is text; `body`, `navigation` and `links` are HTML; `styles` are added to the lab's own."""
     sheets = [_style_sheet(), *styles]
     code = [_asset(name) for name in scripts]
@@ -38,7 +46,9 @@ def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
     """The content-security policy: nothing from anywhere, inline code by its sha256."""
     allowed = {"script-src": scripts, "style-src": styles}
     rules = [f"{rule} {' '.join(map(_hash, texts)) or _NONE}" for rule, texts in allowed.items()]
-    return "; ".join(["default-src 'none'", "img-src data:", "font-src data:", *rules, "base-uri 'none'", "form-action 'none'"])
+    return "; ".join(
+        ["default-src 'none'", "img-src data:", "font-src data:", *rules, "base-uri 'none'", "form-action 'none'"]
+    )
 
 
 _NONE = "'none'"

@@ -38,9 +38,19 @@ def still(surface: Surface) -> Figure:
     height[~np.isfinite(height)] = np.nan
     with style():
         canvas = Canvas(figsize=(5.6, 4.1))
-        ax = canvas.add_axes((0.0, 0.03, 0.97, 0.99), projection="3d")
+        ax: Any = canvas.add_axes((0.0, 0.03, 0.97, 0.99), projection="3d")
         if np.isfinite(height).any():
-            ax.plot_surface(x, y, height, cmap="viridis", rstride=1, cstride=1, linewidth=0.15, edgecolor="#00000030", antialiased=True)
+            ax.plot_surface(
+                x,
+                y,
+                height,
+                cmap="viridis",
+                rstride=1,
+                cstride=1,
+                linewidth=0.15,
+                edgecolor="#00000030",
+                antialiased=True,
+            )
         ax.view_init(elev=STILL_ELEVATION, azim=-STILL_AZIMUTH)
         ax.set_xlabel(literal(surface.x_label), labelpad=2)
         ax.set_ylabel(literal(surface.y_label), labelpad=2)
@@ -53,7 +63,9 @@ def still(surface: Surface) -> Figure:
 
 def columns(surface: Surface) -> dict[str, list[float]]:
     """The grid in long form, a row for each node."""
-    points = [(x, y, z) for y, row in zip(surface.y, surface.z, strict=True) for x, z in zip(surface.x, row, strict=True)]
+    points = [
+        (x, y, z) for y, row in zip(surface.y, surface.z, strict=True) for x, z in zip(surface.x, row, strict=True)
+    ]
     return {name: [float(point[index]) for point in points] for index, name in enumerate(("x", "y", "z"))}
 
 
@@ -61,7 +73,11 @@ def for_canvas(surface: Surface) -> str:
     """What the script reads, as JSON: heights to five digits, null where the loss is not finite."""
     heights = [[_height(value) for value in row] for row in surface.z]
     labels = [clean(label) for label in (surface.x_label, surface.y_label, surface.z_label)]
-    data: dict[str, Any] = {"labels": labels, "x": [float(surface.x[0]), float(surface.x[-1])], "y": [float(surface.y[0]), float(surface.y[-1])]}
+    data: dict[str, Any] = {
+        "labels": labels,
+        "x": [float(surface.x[0]), float(surface.x[-1])],
+        "y": [float(surface.y[0]), float(surface.y[-1])],
+    }
     return json.dumps(data | {"z": heights, "alt": clean(surface.alt)}, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -15,8 +15,10 @@ from .record import ReportError
 from .view import View
 
 TEMPLATE = Path(__file__).with_name("template")
-STANDARDS = ["a-3a", "ua-1"]
-_SAFE = re.compile(r"[\x20-\x7e\n\t\u00a0-\u017f\u0391-\u03c9\u0410-\u044f\u2013\u2014\u2018-\u201e\u2026\u2212\u2264\u2265]+")
+STANDARDS: Any = ("a-3a", "ua-1")
+_SAFE = re.compile(
+    r"[\x20-\x7e\n\t\u00a0-\u017f\u0391-\u03c9\u0410-\u044f\u2013\u2014\u2018-\u201e\u2026\u2212\u2264\u2265]+"
+)
 
 
 def typeset(view: View, name: str) -> tuple[bytes, str]:
@@ -57,7 +59,9 @@ def _tried(char: str) -> bool:
     with tempfile.TemporaryDirectory(prefix="lemmata-report-") as folder:
         (Path(folder) / "main.typ").write_text(source, encoding="utf-8")
         try:
-            typst.Compiler(Path(folder) / "main.typ", root=folder, ignore_system_fonts=True).compile_with_warnings(format="pdf", pdf_standards=list(STANDARDS), timestamp=0)  # type: ignore[arg-type]
+            typst.Compiler(Path(folder) / "main.typ", root=folder, ignore_system_fonts=True).compile_with_warnings(
+                format="pdf", pdf_standards=list(STANDARDS), timestamp=0
+            )  # type: ignore[arg-type]
         except typst.TypstError:
             return False
     return True
@@ -68,9 +72,9 @@ def _compile(root: Path, data: dict[str, Any], kind: str) -> bytes:
     import typst
 
     (root / "data.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-    day = datetime.datetime(*data["date"], tzinfo=datetime.timezone.utc)
+    day = datetime.datetime.combine(datetime.date(*data["date"]), datetime.time(), datetime.UTC)
     compiler = typst.Compiler(root / "main.typ", root=root, ignore_system_fonts=True, sys_inputs={"format": kind})
-    standards: Any = STANDARDS if kind == "pdf" else []
+    standards: Any = list(STANDARDS) if kind == "pdf" else []
     result, _ = compiler.compile_with_warnings(format=kind, pdf_standards=standards, timestamp=int(day.timestamp()))  # type: ignore[arg-type]
     assert isinstance(result, bytes)
     return result
@@ -127,7 +131,10 @@ def _spell_out(text: str) -> str:
 
 def _map_strings(value: Any, change: Any) -> Any:
     if isinstance(value, dict):
-        return {key: item if key in ("uri", "path", "anchor", "sources", "surface") else _map_strings(item, change) for key, item in value.items()}
+        return {
+            key: item if key in ("uri", "path", "anchor", "sources", "surface") else _map_strings(item, change)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_map_strings(item, change) for item in value]
     return change(value) if isinstance(value, str) else value

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+from xml.etree import ElementTree
 
 from .bibliography import merged
 from .figures import check_columns, evidence
@@ -60,7 +61,10 @@ def view_of(study: Study) -> View:
         "environment": [[text(key), text(value)] for key, value in study.environment],
         "cites": bool(cited),
     }
-    view.data["claims"] = [_claim(view, claim, index, anchor, known) for index, (claim, anchor) in enumerate(zip(study.claims, anchors, strict=True), 1)]
+    view.data["claims"] = [
+        _claim(view, claim, index, anchor, known)
+        for index, (claim, anchor) in enumerate(zip(study.claims, anchors, strict=True), 1)
+    ]
     view.files["references.bib"] = "\n\n".join(known[key] for key in cited).encode()
     return view
 
@@ -70,7 +74,9 @@ def date_of(study: Study) -> datetime.date:
     try:
         return datetime.date.fromisoformat(study.date[:10])
     except ValueError as error:
-        raise ReportError(f"study {study.name!r}: date {study.date!r} is no ISO date; give the run's date from the ledger, such as 2026-03-01.") from error
+        raise ReportError(
+            f"study {study.name!r}: date {study.date!r} is no ISO date; give the run's date from the ledger, such as 2026-03-01."
+        ) from error
 
 
 def counts(study: Study) -> str:
@@ -95,13 +101,20 @@ def cited_keys(study: Study, known: dict[str, str]) -> list[str]:
     for claim in study.claims:
         for key in claim.sources:
             if key not in known:
-                raise MissingSourceError(f"claim {claim.id!r} cites {key!r}, which is not in references.bib; add its BibTeX entry there.")
+                raise MissingSourceError(
+                    f"claim {claim.id!r} cites {key!r}, which is not in references.bib; add its BibTeX entry there."
+                )
             keys.append(key)
         keys += [key for key in citations(claim.statement) if key in known]
-    for where, markup in (("the abstract", study.abstract), *((f"claim {claim.id!r}", claim.statement) for claim in study.claims)):
+    for where, markup in (
+        ("the abstract", study.abstract),
+        *((f"claim {claim.id!r}", claim.statement) for claim in study.claims),
+    ):
         for key in citations(markup):
             if key not in known and looks_like_key(key):
-                raise MissingSourceError(f"{where} of study {study.name!r} cites {key!r}, which is not in references.bib; add its BibTeX entry there.")
+                raise MissingSourceError(
+                    f"{where} of study {study.name!r} cites {key!r}, which is not in references.bib; add its BibTeX entry there."
+                )
     return list(dict.fromkeys(keys))
 
 
@@ -117,8 +130,12 @@ def _prose(view: View, markup: str, known: dict[str, str]) -> dict[str, str] | N
 
 def _claim(view: View, claim: Claim, index: int, anchor: str, known: dict[str, str]) -> dict[str, Any]:
     if claim.verdict not in VERDICTS:
-        raise ReportError(f"claim {claim.id!r}: {claim.verdict!r} is no verdict; the verdicts are {', '.join(VERDICTS)}.")
-    figures = claim.figures or ((evidence(claim.id, claim.arm, claim.controls, claim.prediction),) if claim.arm.points else ())
+        raise ReportError(
+            f"claim {claim.id!r}: {claim.verdict!r} is no verdict; the verdicts are {', '.join(VERDICTS)}."
+        )
+    figures = claim.figures or (
+        (evidence(claim.id, claim.arm, claim.controls, claim.prediction),) if claim.arm.points else ()
+    )
     spent = duration(claim.seconds)
     return {
         "number": str(index),
@@ -131,7 +148,9 @@ def _claim(view: View, claim: Claim, index: int, anchor: str, known: dict[str, s
         "verdict": claim.verdict,
         "symbol": SYMBOLS[claim.verdict],
         "reason": text(claim.reason),
-        "expectation": "as the literature says" if claim.verdict == claim.expected else f"the literature says {text(claim.expected)}",
+        "expectation": "as the literature says"
+        if claim.verdict == claim.expected
+        else f"the literature says {text(claim.expected)}",
         "headline": text(claim.headline),
         "warnings": warnings_of(claim),
         "arm": _arm(claim.arm),
@@ -141,7 +160,9 @@ def _claim(view: View, claim: Claim, index: int, anchor: str, known: dict[str, s
         "effort": f"{claim.trials}{f' in {spent} of computing' if spent else ''}",
         "command": clean(claim.command).strip(),
         "figures": [_figure(view, figure, f"fig-{anchor}-{place}") for place, figure in enumerate(figures, 1)],
-        "file": _table(view, f"{anchor}-points", _points(claim), f"Every point of claim {text(claim.id)} and of its controls"),
+        "file": _table(
+            view, f"{anchor}-points", _points(claim), f"Every point of claim {text(claim.id)} and of its controls"
+        ),
     }
 
 
@@ -149,7 +170,9 @@ def warnings_of(claim: Claim) -> list[str]:
     """What a reader must know before trusting the numbers."""
     found = []
     if claim.stale:
-        found.append("Stale: the code has changed since these trials ran. Run the command below to bring them up to date.")
+        found.append(
+            "Stale: the code has changed since these trials ran. Run the command below to bring them up to date."
+        )
     if claim.failed:
         shown = "; ".join(text(trial) for trial in claim.failed[:5])
         more = f"; and {len(claim.failed) - 5} more" if len(claim.failed) > 5 else ""
@@ -158,7 +181,12 @@ def warnings_of(claim: Claim) -> list[str]:
 
 
 def _arm(arm: Arm) -> dict[str, Any]:
-    return {"name": text(arm.name), "override": text(arm.override), "reason": text(arm.reason), "points": [_point(point) for point in arm.points]} | _outcome(arm.outcome)
+    return {
+        "name": text(arm.name),
+        "override": text(arm.override),
+        "reason": text(arm.reason),
+        "points": [_point(point) for point in arm.points],
+    } | _outcome(arm.outcome)
 
 
 def _point(point: Point) -> dict[str, Any]:
@@ -191,6 +219,7 @@ def _figure(view: View, figure: Figure | Surface, anchor: str) -> dict[str, Any]
     check_columns(picture.name, picture.data)
     if not picture.alt.strip():
         raise ReportError(f"figure {picture.name!r} has no alternative text: say in words what it shows.")
+    _check_svg(picture)
     path = f"{anchor}.svg"
     view.files[path] = picture.svg
     width, height = _size(picture.svg)
@@ -206,6 +235,15 @@ def _figure(view: View, figure: Figure | Surface, anchor: str) -> dict[str, Any]
         "surface": for_canvas(figure) if isinstance(figure, Surface) else None,
         "file": _table(view, anchor, picture.data, f"Data behind the figure {text(picture.name)}"),
     }
+
+
+def _check_svg(picture: Figure) -> None:
+    try:
+        tag = ElementTree.fromstring(picture.svg).tag
+    except ElementTree.ParseError as error:
+        raise ReportError(f"figure {picture.name!r} is no SVG: {error}.") from error
+    if tag not in ("svg", "{http://www.w3.org/2000/svg}svg"):
+        raise ReportError(f"figure {picture.name!r} is no SVG: its outermost element is {tag!r}.")
 
 
 def _size(svg: bytes) -> tuple[float, float]:

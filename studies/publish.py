@@ -11,10 +11,10 @@ from typing import Any
 from lemmata.reports import compile as pages
 from lemmata.reports import figures, record
 
-from .claim import Claim, Draw
+from .claim import Claim, Draw, Profile
 from .judgement import Finding, Judgement, number
 from .session import Judged
-from .verdict import Result, headline, samples_of, worst_of
+from .verdict import Result, headline, label, samples_of, varying, worst_of
 
 
 def publish(studies: Sequence[Judged], folder: Path) -> list[Path]:
@@ -104,7 +104,7 @@ def _claim_record(result: Result, judged: Judged) -> record.Claim:
         title=claim.title,
         statement=claim.statement,
         sources=claim.sources,
-        prediction=claim.predicts.words(),
+        prediction=_prediction(claim, result.profile),
         verdict=verdict.name,
         reason=verdict.reason,
         expected=claim.expects,
@@ -122,6 +122,12 @@ def _claim_record(result: Result, judged: Judged) -> record.Claim:
     )
 
 
+def _prediction(claim: Claim, profile: Profile) -> str:
+    """The rule in words, and the coordinates that the grid holds fixed."""
+    fixed = {name: values[0] for name, values in claim.grid(profile).coordinates.items() if len(set(values)) == 1}
+    return claim.predicts.words() + (f", at {label(fixed, list(fixed))}" if fixed else "")
+
+
 def _command(claim: Claim, judged: Judged) -> str:
     entry = judged.entry
     name = entry.name if entry.origin.startswith("lemmata.") else Path(entry.origin).name
@@ -136,14 +142,15 @@ def _override(claim: Claim, name: str) -> str:
 
 
 def _arm(name: str, override: str, judgement: Judgement) -> record.Arm:
-    points = tuple(_point(finding) for finding in judgement.findings)
+    names = varying(judgement)
+    points = tuple(_point(finding, names) for finding in judgement.findings)
     return record.Arm(name, override, judgement.outcome, judgement.reason, points)
 
 
-def _point(finding: Finding) -> record.Point:
-    label = ", ".join(f"{name} = {value}" for name, value in finding.point.items())
+def _point(finding: Finding, names: Sequence[str]) -> record.Point:
+    where = label(finding.point, names) or "the only point"
     return record.Point(
-        label, finding.n, finding.predicted, finding.measured, finding.low, finding.high, *finding.band, finding.outcome
+        where, finding.n, finding.predicted, finding.measured, finding.low, finding.high, *finding.band, finding.outcome
     )
 
 

@@ -53,9 +53,21 @@ def headline(judgement: Judgement) -> str:
     worst = worst_of(judgement)
     if worst is None:
         return judgement.reason or "nothing measured"
-    where = ", ".join(f"{name} = {value}" for name, value in worst.point.items())
-    interval = "" if worst.low == worst.high else f" [{number(worst.low)}, {number(worst.high)}]"
-    return f"{number(worst.measured)}{interval}" + (f" at {where}" if where and len(judgement.findings) > 1 else "")
+    where = label(worst.point, varying(judgement))
+    shown = [number(value) for value in (worst.measured, worst.low, worst.high)]
+    interval = f" [{shown[1]}, {shown[2]}]" if len(set(shown)) > 1 else ""
+    return f"{shown[0]}{interval}" + (f" at {where}" if where else "")
+
+
+def varying(judgement: Judgement) -> list[str]:
+    """The coordinates that tell an arm's findings apart."""
+    points = [finding.point for finding in judgement.findings]
+    return [name for name in (points[0] if points else {}) if any(point.get(name) != points[0][name] for point in points)]
+
+
+def label(point: Mapping[str, Any], names: Sequence[str]) -> str:
+    """A point in words, by some of its coordinates."""
+    return ", ".join(f"{name} = {point[name]}" for name in names)
 
 
 def worst_of(judgement: Judgement) -> Finding | None:
@@ -105,7 +117,7 @@ def _decide(
         return "INCONCLUSIVE", f"{len(failed)} trial(s) failed: {failed[0]}"
     if depends:
         return "DEPENDS", "; ".join(f"{value}: {outcome}" for value, outcome in by_switch.items()) + "."
-    return "SUPPORTED", f"measured {headline(own)}; every control fails, as it must."
+    return "SUPPORTED", "every interval lies inside its band, and every control fails, as it must."
 
 
 def _by_switch(

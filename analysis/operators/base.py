@@ -66,7 +66,7 @@ class Operator(ABC):
             return torch.zeros_like(other)
         if other.ndim == 1:
             return self._multiply(other.detach()[None])[0]
-        return self._multiply(other.detach().T).T
+        return self._multiply(other.detach().T.contiguous()).T
 
     def _check(self, other: object) -> None:
         remedy = f"Pass a torch tensor of shape (P,) or (P, k), {self.dtype}, on {self.device}, P = {self.shape[0]}."

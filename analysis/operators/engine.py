@@ -21,7 +21,7 @@ from .snapshot import Watch, scalar
 
 # Products at a time in one batched backward pass: at most 32, and as many as work on few bytes. Batching saves the
 # launching of operations, which pays on small graphs; on large ones it only misses the caches.
-_BLOCK, _BLOCK_BYTES = 32, {"cpu": 2**24, "cuda": 2**30}
+_BLOCK, _BLOCK_BYTES = 32, {"cpu": 2**23, "cuda": 2**30}
 
 
 class Engine(Protocol):
@@ -68,7 +68,7 @@ def start(objective: Objective, cap: int) -> Start:
     graphs: list[Graph] = []
     retain, held, value, total, batches = cap > 0, 0, 0.0, 0.0, 0
     for batches, term in enumerate(objective.terms(), 1):
-        watch = Watch(objective.name, objective.state, objective.device)
+        watch = Watch(objective.name, objective.buffers, objective.fixed, objective.device)
         loss = scalar(term.loss(objective.leaves), term.name, objective.name)
         watch.check()
         with explained(objective):
@@ -150,8 +150,8 @@ class Retained:
         self, theta: list[Tensor], graphs: list[Graph], divisor: float, held: int, cap: int, objective: Objective
     ) -> None:
         self.theta, self.graphs, self.divisor, self.held, self.objective = theta, graphs, divisor, held, objective
-        room = min(cap, _BLOCK_BYTES.get(objective.device.type, 2**24))
-        self.block = max(1, min(_BLOCK, room // max(held, 1)))
+        room = min(cap, _BLOCK_BYTES.get(objective.device.type, _BLOCK_BYTES["cpu"]))
+        self.block = max(1, min(_BLOCK, room // (held + sum(leaf.nbytes for leaf in theta))))
 
     def multiply(self, vectors: Tensor) -> Tensor:
         """Blocks by one batched backward pass where every operation allows it, else one row at a time."""

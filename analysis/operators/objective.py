@@ -34,8 +34,8 @@ class Term:
 class Objective:
     r"""L(θ) = Σ_b w_b ℓ_b(θ) / Σ_b w_b (undivided for sums), at the leaves θ.
 
-    ``terms()`` walks the batches; ``state`` are the buffers that a forward pass must leave alone; ``switched`` fills
-    with the operations that had to be rerouted; ``parts`` is the number of batches where known, else 0.
+    ``terms()`` walks the batches; a forward pass must leave ``buffers`` and ``fixed`` parameters alone; ``switched``
+    fills with the operations that had to be rerouted; ``parts`` is the number of batches where known, else 0.
     """
 
     def __init__(self, name: str, parameters: Parameters, terms: Callable[[], Iterator[Term]]) -> None:
@@ -43,7 +43,8 @@ class Objective:
         self.layout = Layout(tuple(parameters), tuple(tuple(t.shape) for t in parameters.values()))
         reference = next(iter(parameters.values()))
         self.dtype, self.device = reference.dtype, reference.device
-        self.state: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
+        self.fixed = parameters
         self.switched: set[str] = set()
         self.batch_stats: str | None = None
         self.divide, self.parts = True, 1
@@ -104,7 +105,7 @@ def of_model(
                 yield Term(weight, f"batch {index}", evaluate)
 
     objective = Objective(weighting.name, parameters, terms)
-    objective.state = {name: b for name, b in private.named_buffers() if name not in parameters}
+    objective.buffers, objective.fixed = dict(private.named_buffers()), dict(private.named_parameters())
     objective.batch_stats = chosen_stats
     objective.divide, objective.parts = not weighting.total, len(batches)
     return objective

@@ -24,6 +24,7 @@ def snapshot(model: nn.Module, dtype: torch.dtype | None, batch_stats: str | Non
         raise ArgumentError("model", "a torch.nn.Module", type(model).__name__, remedy)
     if batch_stats not in _STATS:
         raise ArgumentError("batch_stats", "'frozen', 'batch' or None", repr(batch_stats), "Choose one of them.")
+    model = getattr(model, "_orig_mod", model)  # a compiled model has no second derivative; what it wraps does
     for name, module in model.named_modules():
         _refuse_randomness(name, module)
     duplicate = _copy(model)
@@ -122,11 +123,16 @@ def leaves(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Watch:
-    """Checks that a forward pass drew no random number and changed no state of the private copy."""
+    """Checks that a forward pass drew no random number and changed no state of the private copy.
 
-    def __init__(self, name: str, state: dict[str, Tensor], device: torch.device) -> None:
+    Buffers are compared by value, for batch normalisation changes them behind PyTorch's version counters; parameters
+    by version.
+    """
+
+    def __init__(self, name: str, buffers: dict[str, Tensor], fixed: dict[str, Tensor], device: torch.device) -> None:
         self.name, self.device = name, device
-        self.state = {key: (tensor, tensor.clone()) for key, tensor in state.items()}
+        self.buffers = {key: (tensor, tensor.clone()) for key, tensor in buffers.items()}
+        self.versions = {key: (tensor, tensor._version) for key, tensor in fixed.items()}
         self.random = self._generators()
 
     def _generators(self) -> list[Tensor]:
@@ -141,10 +147,11 @@ class Watch:
                 torch.cuda.set_rng_state(self.random[1], self.device)
             remedy = "Call model.eval(), or draw the noise beforehand and pass it as an input."
             raise ModelStateError(self.name, "a deterministic forward pass", "one that draws random numbers", remedy)
-        for key, (tensor, before) in self.state.items():
-            if not torch.equal(tensor.nan_to_num(), before.nan_to_num()):
-                remedy = "Call model.eval(), so that the forward pass leaves its buffers as they are."
-                raise ModelStateError(key, "a forward pass that changes no state", "one that changes it", remedy)
+        changed = [k for k, (now, old) in self.buffers.items() if not torch.equal(now.nan_to_num(), old.nan_to_num())]
+        changed += [key for key, (tensor, version) in self.versions.items() if tensor._version != version]
+        if changed:
+            remedy = "Call model.eval(), and drop options such as max_norm that change tensors in the forward pass."
+            raise ModelStateError(changed[0], "a forward pass that changes no state", "one that changes it", remedy)
 
 
 def scalar(loss: Any, name: str, culprit: str) -> Tensor:
@@ -156,5 +163,5 @@ def scalar(loss: Any, name: str, culprit: str) -> Tensor:
         raise LossError(culprit, "a real scalar tensor", f"{loss.dtype}, shape {tuple(loss.shape)} on {name}", remedy)
     if not bool(torch.isfinite(loss)):
         remedy = "Look for overflow, division by zero or log(0) there, or drop the batch."
-        raise LossError(f"{culprit} on {name}", "a finite value", str(float(loss)), remedy)
+        raise LossError(f"{culprit} on {name}", "a finite value", str(float(loss.detach())), remedy)
     return loss

@@ -14,8 +14,6 @@
   prefersDark.addEventListener("change", label);
   label();
 
-  const bibliography = document.querySelector('section[role="doc-bibliography"]');
-  if (bibliography && !bibliography.id) bibliography.id = "references";
   const links = [...document.querySelectorAll(".contents a[href^='#']")];
   const targets = links.map((link) => document.getElementById(decodeURIComponent(link.hash.slice(1))));
   const mark = () => {

@@ -37,6 +37,11 @@ def hidden_units(x: torch.Tensor, width: int, activation: Any, depth: int, seed:
     return units / units.abs().amax(0).clamp_min(1e-300)
 
 
+def _row(rows: Sequence[Any], arm: str, degree: int) -> Any:
+    point = {"degree": degree, "width": 500}
+    return next(row for row in rows if row.arm == arm and row.k == 0 and dict(row.point) == point)
+
+
 def draw_spectrum(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
     """Singular values of 500 hidden units at 200 points: polynomial activations stop at a known number.
 
@@ -46,7 +51,7 @@ def draw_spectrum(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]
     columns: dict[str, Sequence[float]] = {}
     wanted = [("", 2, "degree 2"), ("", 3, "degree 3"), ("a polynomial activation: ReLU", 2, "ReLU")]
     for arm, degree, label in wanted:
-        row = next(row for row in rows if row.arm == arm and row.point["degree"] == degree and row.k == 0)
+        row = _row(rows, arm, degree)
         values = np.maximum(row.values["spectrum"], 1e-18)
         columns["index"] = list(range(1, len(values) + 1))
         columns[label] = list(values)
@@ -85,7 +90,7 @@ def leshno_polynomial_rank(
     hidden layer of the polynomial raises the degree to $p^2$.
     """
     draws = torch.Generator().manual_seed(seed + 1)
-    x = (2 * torch.rand(200, 3, generator=draws) - 1).to(torch.get_default_device())
+    x = (2 * torch.rand(200, 3, generator=draws, device="cpu") - 1).to(torch.get_default_device())
     units = hidden_units(x, width, polynomial(degree) if activation == "polynomial" else activation, depth, seed)
     spectrum = torch.linalg.svdvals(units)
     spectrum = spectrum / spectrum[0]
@@ -101,10 +106,9 @@ def draw_fits(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
     corner, and the fit by rectifiers, which cannot be told from the target.
     """
     columns: dict[str, Sequence[float]] = {}
-    degrees = sorted({row.point["degree"] for row in rows})
-    wanted = [("", p, f"degree {p}") for p in degrees if p % 2 == 0]
-    for arm, degree, label in [*wanted, ("a polynomial activation: ReLU", degrees[0], "ReLU")]:
-        row = next(row for row in rows if row.arm == arm and row.point["degree"] == degree and row.k == 0)
+    wanted = [("", 2, "degree 2"), ("", 4, "degree 4"), ("a polynomial activation: ReLU", 2, "ReLU")]
+    for arm, degree, label in wanted:
+        row = _row(rows, arm, degree)
         columns["x"], columns["|x|"] = row.values["x"], np.abs(row.values["x"])
         columns[label] = row.values["fit"]
         ax.plot(columns["x"], columns[label], label=label, linestyle="--" if arm else "-")

@@ -87,9 +87,9 @@ def zaslavsky_shallow_regions(n: int, seed: int, position: str = "general") -> d
     layer = linear_layers(MLP([2, n, 1], activation="relu", init=UNIT, generator=draws))[0]
     weight, bias = layer.weight.detach(), layer.bias.detach()
     if position == "parallel":
-        weight = weight[torch.arange(n) // 2 * 2]
+        weight = weight[[i // 2 * 2 for i in range(n)]]
     if position == "central":
-        bias = torch.zeros(n)
+        bias = torch.zeros_like(bias)
     lines = torch.cat([weight, bias[:, None]], dim=1)
     found = arrangement([(a, b, c) for a, b, c in to_integers(lines)[0].tolist()])
     euler = found.vertices - found.edges + found.cells

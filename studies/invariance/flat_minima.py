@@ -29,7 +29,7 @@ def minimum(activation: str, seed: int) -> tuple[MLP, Tensor, Tensor]:
     """A network of 12 hidden units trained on 64 points of a smooth target, and the points."""
     draws = torch.Generator().manual_seed(seed)
     device = torch.get_default_device()
-    x = torch.randn(64, 6, generator=draws).to(device)
+    x = torch.randn(64, 6, generator=draws, device="cpu").to(device)
     y = torch.sin(x[:, :1]) + x[:, 1:2] * x[:, 2:3]
     net = MLP([6, 12, 1], activation=activation, bias=False, generator=draws, device=device)
     adam = torch.optim.Adam(net.parameters(), lr=0.02)

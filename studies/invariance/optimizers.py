@@ -26,14 +26,18 @@ def rippled_bowl(draws: torch.Generator) -> tuple[Loss, Tensor]:
     device = torch.get_default_device()
     basis = orthogonal(draws)
     curvature = (basis * torch.logspace(-1, 0, SIZE, device=device)) @ basis.T
-    waves = torch.randn(8, SIZE, generator=draws).to(device) / SIZE**0.5
-    start = 2 * torch.randn(SIZE, generator=draws).to(device)
+    waves = torch.randn(8, SIZE, generator=draws, device="cpu").to(device) / SIZE**0.5
+    start = 2 * torch.randn(SIZE, generator=draws, device="cpu").to(device)
     return lambda theta: 0.5 * theta @ curvature @ theta + torch.cos(waves @ theta).sum(), start
 
 
 def orthogonal(draws: torch.Generator) -> Tensor:
     """A random orthogonal matrix."""
-    return torch.linalg.qr(torch.randn(SIZE, SIZE, generator=draws))[0].to(torch.get_default_device())
+    return torch.linalg.qr(torch.randn(SIZE, SIZE, generator=draws, device="cpu"))[0].to(torch.get_default_device())
+
+
+def _signs(draws: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, (SIZE,), generator=draws, device="cpu") * 2 - 1
 
 
 def iterates(loss: Loss, start: Tensor, optimizer: str, **settings: Any) -> Tensor:
@@ -130,7 +134,7 @@ def optimizer_equivariance_permutations(
     """
     draws = torch.Generator().manual_seed(seed)
     loss, start = rippled_bowl(draws)
-    order, signs = torch.randperm(SIZE, generator=draws), torch.randint(0, 2, (SIZE,), generator=draws) * 2 - 1
+    order, signs = torch.randperm(SIZE, generator=draws, device="cpu"), _signs(draws)
     q = (torch.eye(SIZE, device="cpu")[order] * signs[:, None]).to(start)
     if coordinates == "rotation":
         q = orthogonal(draws)

@@ -28,12 +28,18 @@ def external_loads(page: str) -> list[str]:
             continue
         tag = element.tag.removeprefix(NS)
         for name, value in element.attrib.items():
-            if (name in LOADING and not value.startswith("data:")) or (name == "href" and tag in {"link", "base", "image", "use"}):
+            if (name in LOADING and not value.startswith("data:")) or (
+                name == "href" and tag in {"link", "base", "image", "use"}
+            ):
                 found.append(f"{tag} {name}={value}")
             if name.startswith("on") or (name == "href" and value.strip().lower().startswith("javascript:")):
                 found.append(f"{tag} {name}={value}")
         if tag == "style":
-            found += [url for url in re.findall(r"url\(\s*[\"']?([^\"')]+)", element.text or "") if not url.startswith("data:")]
+            found += [
+                url
+                for url in re.findall(r"url\(\s*[\"']?([^\"')]+)", element.text or "")
+                if not url.startswith("data:")
+            ]
             found += re.findall(r"@import[^;]*", element.text or "")
     return found
 
@@ -44,10 +50,15 @@ def policy_faults(page: str) -> list[str]:
     policy = next(e.get("content") for e in tree.iter(f"{NS}meta") if e.get("http-equiv") == "Content-Security-Policy")
     if "default-src 'none'" not in policy or "unsafe" in policy or "*" in policy:
         return [policy]
-    faults = [f"style attribute on {e.tag}" for e in tree.iter() if isinstance(e.tag, str) and e.get("style") is not None]
+    faults = [
+        f"style attribute on {e.tag}" for e in tree.iter() if isinstance(e.tag, str) and e.get("style") is not None
+    ]
     for rule, tag in (("script-src", "script"), ("style-src", "style")):
         allowed = set(re.findall(rf"{rule} ([^;]*)", policy)[0].replace("'none'", "").split())
-        used = {f"'sha256-{base64.b64encode(hashlib.sha256((e.text or '').encode()).digest()).decode()}'" for e in tree.iter(f"{NS}{tag}")}
+        used = {
+            f"'sha256-{base64.b64encode(hashlib.sha256((e.text or '').encode()).digest()).decode()}'"
+            for e in tree.iter(f"{NS}{tag}")
+        }
         faults += [f"{rule} {one}" for one in allowed ^ used]
     return faults
 
@@ -61,7 +72,11 @@ def test_strict_parse(built):
 
 def test_nothing_is_loaded(built):
     assert external_loads(built.html) == external_loads(built.index) == []
-    for bad in ('<img src="https://example.org/a.png" alt="">', "<style>@import 'a.css'</style>", '<p onclick="a()">x</p>'):
+    for bad in (
+        '<img src="https://example.org/a.png" alt="">',
+        "<style>@import 'a.css'</style>",
+        '<p onclick="a()">x</p>',
+    ):
         assert external_loads(built.html.replace('<p class="byline">', f"{bad}<p>", 1))
 
 
@@ -76,11 +91,34 @@ def test_shape_of_the_body(built):
     tree = parse(built.html)
     main = next(tree.iter(f"{NS}main"))
     shape = [child.tag.removeprefix(NS) + (f".{child.get('class')}" if child.get("class") else "") for child in main]
-    assert shape == ["h1", "p.byline", "div.abstract", "h2", "div.scroll", "p", *["section.claim"] * 4, "h2", "div.scroll", "section"]
+    assert shape == ["h1", "p.byline", "div.abstract", "section", *["section.claim"] * 4, "section", "section"]
+    assert [child.get("id") for child in main if child.tag == f"{NS}section"] == [
+        "summary",
+        None,
+        None,
+        None,
+        None,
+        "environment",
+        "references",
+    ]
     claim = next(e for e in main if e.get("class") == "claim")
     inside = [child.tag.removeprefix(NS) + (f".{child.get('class')}" if child.get("class") else "") for child in claim]
     figure = ["figure", "details"]
-    assert inside == ["h2", "div.theorem", "dl.facts", "h3", *figure, *figure, "div.scroll", "h3", "div.control", "h3", "dl.facts", "pre.command", "p.muted"]
+    assert inside == [
+        "h2",
+        "div.theorem",
+        "dl.facts",
+        "h3",
+        *figure,
+        *figure,
+        "div.scroll",
+        "h3",
+        "div.control",
+        "h3",
+        "dl.facts",
+        "pre.command",
+        "p.muted",
+    ]
 
 
 def test_every_link_inside_the_page_has_its_target(built):
@@ -105,7 +143,11 @@ def test_images_have_alternative_text_and_verdicts_are_words(built):
 def test_downloads_hold_the_data(built):
     figure = built.study.claims[0].figures[0]
     tree = parse(built.html)
-    found = {e.get("download"): base64.b64decode(e.get("href").partition("base64,")[2]) for e in tree.iter(f"{NS}a") if e.get("download")}
+    found = {
+        e.get("download"): base64.b64decode(e.get("href").partition("base64,")[2])
+        for e in tree.iter(f"{NS}a")
+        if e.get("download")
+    }
     content = found["fig-claim-edge_of_stability-1.csv"]
     rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
     assert rows[0] == ["step", "sharpness"]

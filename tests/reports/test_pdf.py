@@ -40,7 +40,17 @@ def rasters(pdf: pikepdf.Pdf) -> int:
 def test_text_title_language_tags_outline(built):
     reader = pypdf.PdfReader(built.pdf)
     text = " ".join("".join(page.extract_text() for page in reader.pages).split())
-    for part in ("Claim 1", "SUPPORTED", "INCONCLUSIVE", "DEPENDS", "REFUTED", "1.010 ± 0.020", "Figure 1", "hutchinson_variance", "Shown as plain text"):
+    for part in (
+        "Claim 1",
+        "SUPPORTED",
+        "INCONCLUSIVE",
+        "DEPENDS",
+        "REFUTED",
+        "1.010 ± 0.020",
+        "Figure 1",
+        "hutchinson_variance",
+        "Shown as plain text",
+    ):
         assert part in text
     assert reader.metadata.title == built.study.title
     root = reader.trailer["/Root"]
@@ -57,9 +67,9 @@ def test_archive_and_accessibility_standards(built, tmp_path):
     plain = pikepdf.new()
     plain.add_blank_page()
     assert standards(plain) == (None, None, None)
-    stream = pikepdf.Stream(plain, b"\0", {"/Type": pikepdf.Name.XObject, "/Subtype": pikepdf.Name.Image, "/Width": 1, "/Height": 1})
-    plain.make_indirect(stream)
-    plain.Root.Picture = stream
+    plain.Root.Picture = plain.make_stream(
+        b"\0", Type=pikepdf.Name.XObject, Subtype=pikepdf.Name.Image, Width=1, Height=1
+    )
     assert rasters(plain) == 1
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -134,7 +136,9 @@ def test_parameters_by_pattern_predicate_and_frozen_ones_by_name() -> None:
     weights = la.Hessian(model, F.cross_entropy, data, params="*weight")
     assert list(weights.layout.names) == ["0.weight", "2.weight"]
     assert close(weights.dense(), whole.restrict("*weight").dense())
-    assert close(la.Hessian(model, F.cross_entropy, data, params=lambda n: n == "2.bias").dense(), whole.dense()[-3:, -3:])
+    assert close(
+        la.Hessian(model, F.cross_entropy, data, params=lambda n: n == "2.bias").dense(), whole.dense()[-3:, -3:]
+    )
     model[0].requires_grad_(False)
     assert la.Hessian(model, F.cross_entropy, data).layout.names == ("2.weight", "2.bias")
     named = la.Hessian(model, F.cross_entropy, data, params=["0.*", "2.*"])
@@ -263,6 +267,41 @@ def test_data_that_change_between_passes_are_noticed() -> None:
     X.mul_(2)
     with pytest.raises(DataError, match="inplace operation.*again"):
         H @ torch.ones(H.shape[0], dtype=FLOAT)
+
+
+def test_held_bytes_count_what_grows_with_the_batch_and_are_freed() -> None:
+    def held(examples: int) -> int:
+        return la.Hessian(small(), F.cross_entropy, batch(examples)).plan().bytes
+
+    grown = held(2000) - held(1000)
+    least = 1000 * (4 + 5 + 3) * 8  # inputs, hidden layer and log-probabilities in float64
+    assert least <= grown <= 8 * least
+    H = la.Hessian(small(), F.cross_entropy, batch())
+    gone = weakref.ref(H)
+    gc.disable()
+    try:
+        del H
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_callers_gradient_mode_does_not_matter() -> None:
+    model, data = small(), batch()
+    truth = la.Hessian(model, F.cross_entropy, data).dense()
+    for mode in (torch.no_grad, torch.inference_mode):
+        for cap in (None, 0):
+            with mode():
+                inside = la.Hessian(model, F.cross_entropy, data, memory_cap=cap).dense()
+            assert close(inside.clone(), truth)
+
+
+def test_a_compiled_model_is_unwrapped() -> None:
+    model, data = small(), batch()
+    compiled = torch.compile(model, backend="eager")
+    H = la.Hessian(compiled, F.cross_entropy, data)
+    assert H.layout.names[0] == "0.weight"
+    assert close(H.dense(), la.Hessian(model, F.cross_entropy, data).dense())
 
 
 def test_errors_travel_between_processes() -> None:

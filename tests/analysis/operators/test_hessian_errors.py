@@ -42,7 +42,9 @@ class Integer(nn.Module):
         return self.layer(x + self.shift)
 
 
-def hessian(model: nn.Module | None = None, loss: Any = F.cross_entropy, data: Any = (X, Y), **options: Any) -> la.Hessian:
+def hessian(
+    model: nn.Module | None = None, loss: Any = F.cross_entropy, data: Any = (X, Y), **options: Any
+) -> la.Hessian:
     return la.Hessian(model or net(), loss, data, **options)
 
 
@@ -79,8 +81,26 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         ["1 (BatchNorm1d)", "batch_stats='batch'"],
     ),
     "changing buffer": (lambda: hessian(net(Counter())), errors.ModelStateError, ["1.seen", "model.eval()"]),
-    "batch_stats": (lambda: hessian(batch_stats="running"), errors.ArgumentError, ["batch_stats", "'frozen'", "running"]),
-    "generator": (lambda: hessian(data=((X, Y) for _ in range(2))), errors.DataError, ["data", "one-shot", "list(data)"]),
+    "changing weight": (
+        lambda: hessian(nn.Embedding(4, 3, max_norm=0.1), data=(Y, Y)),
+        errors.ModelStateError,
+        ["weight", "changes no state", "max_norm"],
+    ),
+    "hand-made hooks": (
+        lambda: hessian(nn.utils.spectral_norm(nn.Linear(4, 3)), nn.MSELoss(), (X, X[:, :3])),
+        errors.ModelStateError,
+        ["weight_u", "model.eval()"],
+    ),
+    "batch_stats": (
+        lambda: hessian(batch_stats="running"),
+        errors.ArgumentError,
+        ["batch_stats", "'frozen'", "running"],
+    ),
+    "generator": (
+        lambda: hessian(data=((X, Y) for _ in range(2))),
+        errors.DataError,
+        ["data", "one-shot", "list(data)"],
+    ),
     "iterator": (lambda: hessian(data=iter([(X, Y)])), errors.DataError, ["one-shot", "DataLoader"]),
     "no batch": (lambda: hessian(data=[]), errors.DataError, ["data", "at least one example"]),
     "empty batch": (
@@ -150,7 +170,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "integer dtype": (lambda: hessian(dtype=torch.int64), errors.ArgumentError, ["dtype", "int64", "float64"]),
     "memory cap": (lambda: hessian(memory_cap=-1), errors.ArgumentError, ["memory_cap", "-1", "2**30"]),
     "objective": (lambda: la.Hessian.of(3, {"x": X}), errors.ArgumentError, ["objective", "int"]),
-    "no parameters": (lambda: la.Hessian.of(lambda p: p, {}), errors.ParameterError, ["parameters", "named_parameters"]),
+    "no parameters": (
+        lambda: la.Hessian.of(lambda p: p, {}),
+        errors.ParameterError,
+        ["parameters", "named_parameters"],
+    ),
     "integers in a function": (
         lambda: la.Hessian.of(lambda p: p["n"].sum(), {"n": torch.tensor([1])}),
         errors.ParameterError,
@@ -182,7 +206,7 @@ def test_the_error_names_the_culprit_and_the_remedy(case: str) -> None:
 
 
 def test_the_global_generator_is_put_back_after_a_random_loss() -> None:
-    before = torch.get_rng_state()
+    model, before = net(), torch.get_rng_state()
     with pytest.raises(errors.ModelStateError):
-        hessian(loss=lambda o, t: (o + torch.randn(3, 3)).square().mean())
+        hessian(model, loss=lambda o, t: (o + torch.randn(3, 3)).square().mean())
     assert torch.equal(before, torch.get_rng_state())

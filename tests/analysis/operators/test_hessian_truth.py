@@ -41,7 +41,9 @@ def central_difference(value: partial, theta: Tensor, step: float = 1e-5) -> Ten
     return torch.stack(rows) / (2 * step)
 
 
-def at_vector(model: nn.Module, loss: nn.Module, data: tuple[Tensor, Tensor], layout: la.Layout, theta: Tensor) -> Tensor:
+def at_vector(
+    model: nn.Module, loss: nn.Module, data: tuple[Tensor, Tensor], layout: la.Layout, theta: Tensor
+) -> Tensor:
     return loss(torch.func.functional_call(model, layout.split(theta), (data[0],)), data[1])
 
 

@@ -1,0 +1,171 @@
+"""Eigenpairs against numpy.linalg.eigvalsh and planted spectra."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import lemmata.analysis as la
+from lemmata.analysis.errors import ArgumentError, NumericsError, OperandError
+
+SIZE = 60
+RNG = np.random.default_rng(0)
+SPECTRA = {
+    "flat": np.ones(SIZE),
+    "zero": np.zeros(SIZE),
+    "geometric": 0.85 ** np.arange(SIZE),
+    "linear": np.linspace(-1, 1, SIZE),
+    "indefinite": np.r_[5, 5, 5, -7, -7, np.linspace(-1, 1, SIZE - 5)],
+    "rank 3": np.r_[3, 2, 1, np.zeros(SIZE - 3)],
+    "multiple": np.repeat([4.0, 3, 2, 1], SIZE // 4),
+    "double on top": np.r_[5, 5, 4, 3, np.linspace(0, 1, SIZE - 4)],
+    "one": np.array([-2.0]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def planted(values: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A symmetric matrix of a given spectrum in a random basis."""
+    basis = np.linalg.qr(np.random.default_rng(1).standard_normal((len(values), len(values))))[0]
+    matrix = torch.from_numpy(basis * values @ basis.T)
+    return ((matrix + matrix.T) / 2).to(dtype)
+
+
+def wanted(values: np.ndarray, which: str, k: int) -> np.ndarray:
+    ascending = np.sort(values)
+    if which == "largest":
+        return ascending[::-1][:k]
+    if which == "smallest":
+        return ascending[:k]
+    if which == "magnitude":
+        return np.sort(np.abs(values))[::-1][:k]
+    return ascending[::-1] if 2 * k >= len(values) else np.r_[ascending[::-1][:k], ascending[:k][::-1]]
+
+
+def right(pairs: la.Eigenpairs, values: np.ndarray, which: str, k: int, slack: float) -> bool:
+    """Do the values, to their residuals and rounding, equal the wanted ones?"""
+    found, truth = pairs.values.numpy(), wanted(values, which, k)
+    found = np.abs(found) if which == "magnitude" else found
+    return len(found) == len(truth) and bool(np.all(np.abs(found - truth) <= pairs.residuals.numpy() + slack))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("which", ["largest", "smallest", "both", "magnitude"])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_planted_spectra(name: str, which: str, dtype: torch.dtype) -> None:
+    values = SPECTRA[name]
+    A = planted(values, dtype)
+    slack = 200 * torch.finfo(dtype).eps * max(1e-30, float(np.abs(values).max()))
+    for k in sorted({1, min(4, len(values)), len(values)}):
+        pairs = la.eigenpairs(la.Dense(A), k, which)
+        assert pairs.converged
+        assert right(pairs, values, which, k, slack)
+        U = pairs.vectors
+        assert torch.allclose(U.T @ U, torch.eye(U.shape[1], dtype=dtype), atol=1e3 * torch.finfo(dtype).eps)
+        truth = (A @ U - U * pairs.values.to(dtype)).norm(dim=0).double()
+        assert torch.allclose(pairs.residuals, truth, atol=slack)
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_residual_intervals_hold_an_eigenvalue(name: str) -> None:
+    A = planted(SPECTRA[name])
+    truth = np.linalg.eigvalsh(A.numpy())
+    pairs = la.eigenpairs(la.Dense(A), min(5, len(truth)), tol=0.05, max_steps=12)
+    for low, high in pairs.intervals:
+        assert np.any((truth >= low - 1e-12) & (truth <= high + 1e-12))
+
+
+def test_a_perturbed_matrix_is_rejected() -> None:
+    values = SPECTRA["geometric"]
+    off = la.eigenpairs(la.Dense(planted(values) + 1e-3 * torch.eye(SIZE)), 3, tol=1e-6)
+    assert not right(off, values, "largest", 3, 1e-9)
+
+
+def test_spiked_matrix_has_its_three_outliers() -> None:
+    n = 900
+    Z = RNG.standard_normal((n, n))
+    Y = Z @ Z.T / n
+    Y[range(3), range(3)] += [5, 4, 3]
+    pairs = la.eigenpairs(la.Dense(torch.from_numpy(Y)), 4)
+    assert pairs.values[:3].numpy() == pytest.approx([6.25, 16 / 3, 4.5], abs=0.25)
+    assert float(pairs.values[3]) == pytest.approx(4, abs=0.15)
+    assert np.allclose(pairs.values, np.linalg.eigvalsh(Y)[:-5:-1], rtol=1e-3)
+    assert pairs.matvecs < 250
+
+
+def test_more_steps_than_dimensions_change_nothing() -> None:
+    A = planted(SPECTRA["linear"])
+    exact = la.eigenpairs(la.Dense(A), 3, tol=1e-12)
+    assert la.eigenpairs(la.Dense(A), 3, tol=1e-12, max_steps=10**6).matvecs == exact.matvecs <= 3 * SIZE
+    assert exact.values.numpy() == pytest.approx(wanted(SPECTRA["linear"], "largest", 3), abs=1e-12)
+
+
+def test_too_few_steps_are_owned_up_to() -> None:
+    pairs = la.eigenpairs(la.Dense(planted(SPECTRA["linear"])), 3, tol=1e-6, max_steps=5)
+    assert not pairs.converged and len(pairs.values) == 3
+    assert "not converged" in repr(pairs)
+
+
+def test_same_seed_same_pairs_whatever_the_global_generator_does() -> None:
+    H = la.Dense(planted(SPECTRA["linear"]))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = la.eigenpairs(H, 2, seed=3)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert torch.equal(first.vectors, la.eigenpairs(H, 2, seed=3).vectors)
+    assert not torch.equal(first.vectors, la.eigenpairs(H, 2, seed=4).vectors)
+
+
+def test_warm_start_is_right_and_shorter() -> None:
+    values = SPECTRA["double on top"] + np.r_[1, np.zeros(SIZE - 1)]
+    A = planted(values)
+    cold = la.eigenpairs(la.Dense(A), tol=1e-8)
+    warm = la.eigenpairs(la.Dense(A + 1e-6 * planted(SPECTRA["linear"])), tol=1e-8, start=cold.vectors[:, 0])
+    assert warm.matvecs < cold.matvecs
+    other = torch.linalg.eigh(A)[1][:, 0]  # an exact eigenvector, of the wrong end
+    assert float(la.eigenpairs(la.Dense(A), start=other).values[0]) == pytest.approx(6, rel=1e-3)
+
+
+def test_on_a_hessian_of_a_network_both_ends() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3)).double()
+    H = la.Hessian(model, torch.nn.CrossEntropyLoss(), (torch.randn(20, 5).double(), torch.randint(0, 3, (20,))))
+    truth = np.linalg.eigvalsh(H.dense().numpy())
+    pairs = la.eigenpairs(H, 3, "both", tol=1e-6)
+    assert pairs.values.numpy() == pytest.approx(wanted(truth, "both", 3), abs=1e-6 * truth[-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "fragments"),
+    [
+        ({"k": 5}, ArgumentError, ["k", "P = 4", "5", "1 to 4"]),
+        ({"k": 0}, ArgumentError, ["k", "0"]),
+        ({"tol": 0}, ArgumentError, ["tol", "0", "1e-3"]),
+        ({"tol": -1.0}, ArgumentError, ["tol", "-1.0"]),
+        ({"tol": float("nan")}, ArgumentError, ["tol", "nan"]),
+        ({"which": "LM"}, ArgumentError, ["which", "'LM'", "largest"]),
+        ({"k": 3, "max_steps": 2}, ArgumentError, ["max_steps", "3", "2"]),
+        ({"start": torch.ones(3)}, OperandError, ["start", "(4,)", "(3,)"]),
+        ({"start": torch.zeros(4)}, OperandError, ["start", "non-zero"]),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, Any], kind: type[Exception], fragments: list[str]) -> None:
+    with pytest.raises(kind) as caught:
+        la.eigenpairs(la.Dense(torch.eye(4)), **options)
+    assert [part for part in fragments if part not in str(caught.value)] == []
+
+
+def test_a_bare_matrix_and_an_overflow_are_named() -> None:
+    with pytest.raises(OperandError, match=r"operator.*Tensor.*la.Dense"):
+        la.eigenpairs(torch.eye(3))  # type: ignore[arg-type]
+    with pytest.raises(NumericsError, match=r"Scaled.*float64"):
+        la.eigenpairs(1e30 * la.Dense(1e30 * torch.eye(3)))
