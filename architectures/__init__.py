@@ -101,8 +101,8 @@ def _generator(seed: int) -> torch.Generator:
 def _regression(n_in: int, n_out: int) -> Sample:
     def sample(seed: int, dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor]:
         g = _generator(seed)
-        inputs = torch.randn(5, n_in, dtype=torch.float64, generator=g)
-        target = torch.randn(5, n_out, dtype=torch.float64, generator=g)
+        inputs = torch.randn(5, n_in, dtype=torch.float64, device="cpu", generator=g)
+        target = torch.randn(5, n_out, dtype=torch.float64, device="cpu", generator=g)
         return inputs.to(device, dtype), target.to(device, dtype)
 
     return sample
@@ -111,8 +111,8 @@ def _regression(n_in: int, n_out: int) -> Sample:
 def _images(channels: int, height: int, width: int, classes: int) -> Sample:
     def sample(seed: int, dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor]:
         g = _generator(seed)
-        inputs = torch.randn(3, channels, height, width, dtype=torch.float64, generator=g)
-        target = torch.randint(classes, (3,), generator=g)
+        inputs = torch.randn(3, channels, height, width, dtype=torch.float64, device="cpu", generator=g)
+        target = torch.randint(classes, (3,), device="cpu", generator=g)
         return inputs.to(device, dtype), target.to(device)
 
     return sample
@@ -141,8 +141,8 @@ def _cnn_zeros() -> CNN:
 def _away_from_kinks(seed: int, dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Keep inputs at which every hidden |z| > 0.05: a ReLU network is then smooth in a ball around its parameters."""
     g = _generator(seed)
-    candidates = torch.randn(400, 3, dtype=torch.float64, generator=g)
-    target = torch.randn(5, 2, dtype=torch.float64, generator=g)
+    candidates = torch.randn(400, 3, dtype=torch.float64, device="cpu", generator=g)
+    target = torch.randn(5, 2, dtype=torch.float64, device="cpu", generator=g)
     with torch.no_grad():
         hidden = torch.cat(_mlp_relu().preactivations(candidates)[:-1], dim=-1)  # (400 9)
     inputs = candidates[hidden.abs().amin(-1) > 0.05][:5]

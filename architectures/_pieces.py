@@ -194,16 +194,18 @@ def draw(law: Law, shape: Sequence[int], generator: torch.Generator | None) -> t
 
 def _scaled(law: Law, shape: tuple[int, ...], variance: float, generator: torch.Generator | None) -> Tensor:
     if variance == 0:
-        return torch.zeros(shape, dtype=torch.float64)
+        return torch.zeros(shape, dtype=torch.float64, device="cpu")
     if law.shape == "uniform":
-        unit = 2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1
+        unit = 2 * torch.rand(shape, dtype=torch.float64, device="cpu", generator=generator) - 1
         return math.sqrt(3 * variance) * unit
-    return math.sqrt(variance) * torch.randn(shape, dtype=torch.float64, generator=generator)
+    return math.sqrt(variance) * torch.randn(shape, dtype=torch.float64, device="cpu", generator=generator)
 
 
 def _orthogonal(rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
     """Uniform (Haar) by QR of a Gaussian matrix with the signs of R's diagonal taken out [mezzadri2007generate]."""
-    gaussian = torch.randn(max(rows, columns), min(rows, columns), dtype=torch.float64, generator=generator)
+    gaussian = torch.randn(
+        max(rows, columns), min(rows, columns), dtype=torch.float64, device="cpu", generator=generator
+    )
     q, r = torch.linalg.qr(gaussian)
     q = q * r.diagonal().sign()
     return q if rows >= columns else q.T
@@ -228,6 +230,8 @@ def linear(
     generator: torch.Generator | None,
 ) -> nn.Linear:
     """Make an `nn.Linear` whose entries come from `law` and `generator` alone: torch's global generator is not used."""
-    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, bias=bias, dtype=dtype, device=device or "cpu")
+    layer = nn.utils.skip_init(
+        nn.Linear, fan_in, fan_out, bias=bias, dtype=dtype, device=device or torch.get_default_device()
+    )
     initialise_(layer, law, generator)
     return layer

@@ -213,15 +213,7 @@ def _mark(
     off = not math.isfinite(point.measured) or value != point.measured
     x, y = (value, at) if sideways else (at, value)
     size = 5.5 if sideways else 4.0
-    symbol = (
-        "x"
-        if math.isnan(point.measured)
-        else (">" if sideways else "^")
-        if off and point.measured > 0
-        else ("<" if sideways else "v")
-        if off
-        else marker
-    )
+    symbol = _edge_symbol(point.measured, sideways) if off else marker
     ax.plot(
         [x],
         [y],
@@ -245,3 +237,10 @@ def _mark(
             fontsize=8,
             color=colour,
         )
+
+
+def _edge_symbol(value: float, sideways: bool) -> str:
+    """A cross for what is not a number, else an arrow to where the value lies."""
+    if math.isnan(value):
+        return "x"
+    return (">" if value > 0 else "<") if sideways else ("^" if value > 0 else "v")

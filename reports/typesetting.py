@@ -61,7 +61,7 @@ def _tried(char: str) -> bool:
         try:
             typst.Compiler(Path(folder) / "main.typ", root=folder, ignore_system_fonts=True).compile_with_warnings(
                 format="pdf", pdf_standards=list(STANDARDS), timestamp=0
-            )  # type: ignore[arg-type]
+            )
         except typst.TypstError:
             return False
     return True

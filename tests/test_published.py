@@ -35,7 +35,9 @@ def test_no_claim_is_published_without_its_power(studies: list[Judged]) -> None:
     for study in studies:
         for result in study.results:
             if result.claim.predicts.sampled:
-                assert result.claim.predicts.chance_to_refute(samples_of(result.claim, result.rows, result.profile)) >= 0.9, result.claim.id
+                assert (
+                    result.claim.predicts.chance_to_refute(samples_of(result.claim, result.rows, result.profile)) >= 0.9
+                ), result.claim.id
 
 
 @pytest.mark.skipif(

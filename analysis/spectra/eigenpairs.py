@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -46,7 +47,8 @@ def eigenpairs(
         which: ``"largest"`` (descending), ``"smallest"`` (ascending), ``"both"`` (descending) or ``"magnitude"``
             (descending in absolute value).
         tol: a pair has converged when its residual is at most ``tol`` times its absolute eigenvalue, or is rounding.
-        max_steps: the most Lanczos steps, 200 + 10 k by default. Where they do not suffice, ``converged`` is False.
+        max_steps: the most Lanczos steps, 200 + 10 for each pair by default. Where they do not suffice, also for the
+            search for further copies, ``converged`` is False.
         seed: of the random directions, drawn on the CPU whatever the global generator does.
         start: (P,), a guess of the wanted eigenvector, for example from a nearby operator.
 
@@ -85,11 +87,13 @@ def eigenpairs(
         values = np.concatenate([values, found])
         locked.extend(vectors)
         nothing_new = not missing and max(leading(values, keys, k)) < known
-        if sweep.complete or nothing_new or (k == 1 and len(locked) >= count):
+        if nothing_new or (missing and sweep.complete) or (k == 1 and len(locked) >= count):
             break
         direction = draw()
+    searched = k == 1 or steps < budget or sweep.complete
     chosen = torch.stack([locked[i] for i in leading(values, keys, k)], 1)
-    return _measured(operator, chosen, keys[0], tol, scale, steps)
+    pairs = _measured(operator, chosen, keys[0], tol, scale, steps)
+    return pairs if searched else replace(pairs, converged=False)
 
 
 def _measured(operator: Operator, vectors: Tensor, key: Key, tol: float, scale: float, steps: int) -> Eigenpairs:

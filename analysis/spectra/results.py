@@ -101,7 +101,7 @@ class Eigenpairs:
         vectors: u, (P, k), orthonormal columns, in the operator's dtype and on its device.
         residuals: ‖Hu − θu‖, (k,), measured with one product each.
         matvecs: operator products spent, those of the residuals included.
-        converged: whether every residual meets the tolerance.
+        converged: whether every residual meets the tolerance and the search for missed copies was finished.
 
     """
 

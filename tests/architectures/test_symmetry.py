@@ -108,3 +108,13 @@ def test_examples_in_docstrings(name):
 def test_public_names():
     assert all(hasattr(lemmata.architectures, name) for name in lemmata.architectures.__all__)
     assert {entry.family for entry in ARCHITECTURES} <= set(lemmata.architectures.__all__)
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: MLP([3, 4, 2]), lambda: MLP([3, 4, 2], init="orthogonal"), lambda: CNN([1, 2], classes=2)]
+)
+def test_a_network_is_built_on_the_default_device(build):
+    """As a run with --device cuda does; the meta device stands in for any that is not the CPU."""
+    with torch.device("meta"):
+        assert {p.device.type for p in build().parameters()} == {"meta"}
+    assert {p.device.type for p in build().parameters()} == {"cpu"}

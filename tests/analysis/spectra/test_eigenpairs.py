@@ -114,6 +114,17 @@ def test_too_few_steps_are_owned_up_to() -> None:
     assert "not converged" in repr(pairs)
 
 
+@pytest.mark.parametrize("name", ["double on top", "indefinite", "multiple", "rank 3"])
+def test_converged_is_never_said_of_wrong_pairs_whatever_the_budget(name: str) -> None:
+    H = la.Dense(planted(SPECTRA[name]))
+    said = []
+    for budget in range(4, 100, 3):
+        pairs = la.eigenpairs(H, 4, tol=1e-4, max_steps=budget)
+        said.append(pairs.converged)
+        assert not pairs.converged or right(pairs, SPECTRA[name], "largest", 4, 1e-12)
+    assert said[-1]
+
+
 def test_same_seed_same_pairs_whatever_the_global_generator_does() -> None:
     H = la.Dense(planted(SPECTRA["linear"]))
     torch.manual_seed(1)
