@@ -97,7 +97,14 @@ class CNN(nn.Module):
         self.layers = nn.ModuleList()
         for c_in, c_out in zip(self.channels[:-1], self.channels[1:], strict=True):
             layer = nn.utils.skip_init(
-                nn.Conv2d, c_in, c_out, kernel, stride=stride, bias=bias, dtype=dtype, device=device or "cpu"
+                nn.Conv2d,
+                c_in,
+                c_out,
+                kernel,
+                stride=stride,
+                bias=bias,
+                dtype=dtype,
+                device=device or torch.get_default_device(),
             )
             initialise_(layer, law, generator)
             self.layers.append(layer)
