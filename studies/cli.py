@@ -27,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True, highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)  # a log has no width of its own
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -170,7 +170,9 @@ def _publish(folder: Path, names: set[str] | None = None, current: bool = True) 
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    as_published: Annotated[bool, typer.Option("--as-published", help="Take the ledger as it stands: mark no row stale.")] = False,
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="Take the ledger as it stands: mark no row stale.")
+    ] = False,
 ) -> None:
     """Judge a ledger again and write its reports; computes no trial."""
     raise typer.Exit(_publish(folder, current=not as_published))

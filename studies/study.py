@@ -40,7 +40,9 @@ def load(origin: str) -> Study:
 
     """
     if origin.endswith(".py") and not Path(origin).is_file():
-        raise UnknownName(f"no file {origin}: a study was run from it; put it back, or run the study from where it is now.")
+        raise UnknownName(
+            f"no file {origin}: a study was run from it; put it back, or run the study from where it is now."
+        )
     module = _import_file(Path(origin)) if origin.endswith(".py") else importlib.import_module(origin)
     claims = tuple(
         value

@@ -62,7 +62,9 @@ def headline(judgement: Judgement) -> str:
 def varying(judgement: Judgement) -> list[str]:
     """The coordinates that tell an arm's findings apart."""
     points = [finding.point for finding in judgement.findings]
-    return [name for name in (points[0] if points else {}) if any(point.get(name) != points[0][name] for point in points)]
+    return [
+        name for name in (points[0] if points else {}) if any(point.get(name) != points[0][name] for point in points)
+    ]
 
 
 def label(point: Mapping[str, Any], names: Sequence[str]) -> str:

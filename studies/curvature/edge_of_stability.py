@@ -132,10 +132,11 @@ def _finish(ax: Any, columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw_loss(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
-    """At the edge the loss zigzags and yet falls; below it the loss falls at every step.
+    """At the edge the loss rises and falls and yet gets lower; below it the loss falls at every step.
 
-    Training loss against step on a logarithmic axis. The solid line has a dense zigzag after the sharpness has reached
-    its threshold; the line of the run with a ten times smaller step is smooth and higher.
+    Training loss against step on a logarithmic axis. The line of the claim spikes when the sharpness first passes its
+    threshold and keeps rising and falling from then on, lower and lower; the line of the run with a tenth of the step size
+    is smooth and ends higher.
     """
     columns: dict[str, Sequence[float]] = {}
     for row in [row for row in rows if row.k == 0]:

@@ -54,7 +54,7 @@ def predicted_variance(matrix: Tensor, law: str) -> Tensor:
 @claim(
     source=("hutchinson1989stochastic", "avron2011randomized"),
     predicts=Equals(1, within=0.05),
-    quick=Grid(law=LAWS, probes=[20_000], seeds=10),
+    quick=Grid(law=LAWS, probes=[20_000], seeds=15),
     full=Grid(law=LAWS, probes=[200_000], seeds=20),
     controls={
         "the formula of the probes' own law: the other one": dict(other=True),
@@ -73,7 +73,7 @@ def hutchinson_variance(
         2 norm(A)_F^2 & "for Gaussian entries"
       ) $
     @hutchinson1989stochastic @avron2011randomized. The value is the sample variance over the probes divided by the formula,
-    averaged over networks: two hundred thousand probes for each law at the smaller size.
+    averaged over networks: three hundred thousand probes for each law at the smaller size.
 
     The controls judge each law by the other's formula, and apply the formula to a matrix that is not symmetric but has the
     same quadratic form: only the symmetric part $(A + A^top)\/2$ may enter.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import pickle
 import weakref
 from collections.abc import Iterator
 from functools import partial
@@ -302,8 +301,3 @@ def test_a_compiled_model_is_unwrapped() -> None:
     H = la.Hessian(compiled, F.cross_entropy, data)
     assert H.layout.names[0] == "0.weight"
     assert close(H.dense(), la.Hessian(model, F.cross_entropy, data).dense())
-
-
-def test_errors_travel_between_processes() -> None:
-    error = la.LemmataError("a", "b", "c", "Do d.")
-    assert str(pickle.loads(pickle.dumps(error))) == str(error) == "a: expected b, given c. Do d."
