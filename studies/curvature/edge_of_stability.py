@@ -176,8 +176,8 @@ def slice_of(setting: Setting, flat: Tensor) -> dict[str, np.ndarray]:
 @claim(
     source="cohen2021edge",
     predicts=Equals(2, within=0.2, of="each"),
-    quick=Grid(eta=[0.17, 0.2], steps=[600], examples=[500], seeds=2),
-    full=Grid(eta=[0.15, 0.17, 0.2], steps=[2000], examples=[1797], seeds=3),
+    quick=Grid(eta=[0.17, 0.2], steps=[600], examples=[500], seeds=5),
+    full=Grid(eta=[0.15, 0.17, 0.2], steps=[2000], examples=[1797], seeds=5),
     controls={
         "a step large enough: a tenth of it": dict(fraction=0.1),
         "discrete steps: gradient flow": dict(method="gradient flow"),
@@ -209,8 +209,8 @@ def edge_of_stability(
 @claim(
     source="cohen2021edge",
     predicts=AtLeast(0.2),
-    quick=Grid(eta=[0.2], steps=[600], examples=[500], seeds=1),
-    full=Grid(eta=[0.15, 0.17, 0.2], steps=[2000], examples=[1797], seeds=3),
+    quick=Grid(eta=[0.2], steps=[600], examples=[500], seeds=5),
+    full=Grid(eta=[0.15, 0.17, 0.2], steps=[2000], examples=[1797], seeds=5),
     controls={"a step large enough: a tenth of it": dict(fraction=0.1)},
     figures=(draw_loss, draw_surface),
     timeout=3600,
@@ -236,8 +236,8 @@ def edge_of_stability_loss(eta: float, steps: int, examples: int, seed: int, fra
 @claim(
     source=("cohen2021edge", "polyak1964methods"),
     predicts=Equals("2*(1 + beta)", within="0.2*(1 + beta)", of="each"),
-    quick=Grid(beta=[0.5, 0.7], eta=[0.3], steps=[750], examples=[500], seeds=2),
-    full=Grid(beta=[0.4, 0.5, 0.6, 0.7], eta=[0.3], steps=[2000], examples=[1797], seeds=3),
+    quick=Grid(beta=[0.5, 0.7], eta=[0.3], steps=[750], examples=[500], seeds=5),
+    full=Grid(beta=[0.4, 0.5, 0.6, 0.7], eta=[0.3], steps=[2000], examples=[1797], seeds=5),
     controls={"momentum without dampening: dampening by β": dict(dampened=True)},
     figures=(draw_heavy_ball,),
     timeout=3600,
