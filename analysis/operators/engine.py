@@ -222,7 +222,7 @@ class Fresh:
             weight = term.weight / self.divisor
             slope: Any = grad(term.loss)
             for row, vector in enumerate(vectors):
-                with explained(self.objective), torch.enable_grad():
+                with explained(self.objective):
                     first, second = jvp(slope, (self.theta,), (layout.split(vector),))[:2]
                 result[row].add_(_flat(list(second.values()), theta, 1)[0], alpha=weight)
             gradient.add_(_flat(list(first.values()), theta, 1)[0], alpha=weight)

@@ -126,7 +126,8 @@ class Hessian(Operator):
         return tuple(sorted(self._switched))
 
     def _multiply(self, vectors: Tensor) -> Tensor:
-        return self._start.engine.multiply(vectors)
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._start.engine.multiply(vectors.clone() if vectors.is_inference() else vectors)
 
     def plan(self, k: int = 1) -> Plan:
         """Products, their seconds reckoned from the time of the first gradient, and the bytes held."""
