@@ -47,7 +47,11 @@ def log_variance(x: Array) -> Array:
 
 
 def variance(x: Array, level: float) -> Interval:
-    """Jackknife interval of the log-variance, mapped back: positive, and honest for skewed or heavy-tailed noise."""
+    """Jackknife interval of the log-variance, mapped back: positive.
+
+    Keeps its level for nearly Gaussian values; for heavy tails no variance can be judged from few seeds (at 40 seeds the
+    error at an edge is 12 % for exponential and 21 % for t3 values, 2.5 % stated): judge a logarithm instead.
+    """
     if np.all(np.ptp(x, axis=-1) == 0):
         zero = np.zeros(x.shape[:-1])
         return zero, zero, zero
