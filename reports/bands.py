@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,7 @@ def rows(ax: Axes, arms: Sequence[Arm]) -> None:
     for index, arm in enumerate(arms):
         colour, marker = _look(index)
         ax.text(
-            0.0,
+            0.008,
             at,
             _short((arm.name and f"control: {arm.name}") or "claim", 80),
             transform=right,
@@ -82,8 +81,13 @@ def along(ax: Axes, arms: Sequence[Arm]) -> None:
     _place_labels(ax, places)
     ax.grid(False, axis="x")
     _value_axis(ax, "y", scale)
+    fits = sum(len(arm.name) + 12 for arm in arms) < 80
     ax.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(len(arms), 3), borderaxespad=0.2, handletextpad=0.3
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=min(len(arms), 3) if fits else 1,
+        borderaxespad=0.2,
+        handletextpad=0.3,
     )
 
 
@@ -107,11 +111,11 @@ def _place_labels(ax: Axes, places: Sequence[str]) -> None:
 
 
 def _shared_name(labels: Sequence[str]) -> tuple[str, list[str]]:
-    """("m", ["6", "8"]) of ("m = 6", "m = 8"); labels of another shape stay whole."""
-    found = [re.fullmatch(r"(\w+) = ([^,=]+)", label) for label in labels]
-    names = {match[1] for match in found if match}
-    if len(names) == 1 and all(found):
-        return names.pop(), [match[2] for match in found if match]
+    """("m", ["6", "8"]) of ("m = 6", "m = 8"), also for several names; labels of another shape stay whole."""
+    found = [[part.split(" = ") for part in label.split(", ")] for label in labels]
+    names = {", ".join(pair[0] for pair in pairs) for pairs in found}
+    if len(names) == 1 and all(len(pair) == 2 for pairs in found for pair in pairs):
+        return names.pop(), [", ".join(pair[1] for pair in pairs) for pairs in found]
     return "", list(labels)
 
 
@@ -165,8 +169,18 @@ def _value_axis(ax: Axes, axis: str, scale: Scale) -> None:
     (ax.set_xlim if axis == "x" else ax.set_ylim)(scale.low, scale.high)
     if scale.kind == "symlog":
         _thin_ticks(ax.xaxis if axis == "x" else ax.yaxis, scale)
+    elif scale.kind == "log" and scale.high > 1e4 * scale.low:
+        _few_powers(ax.xaxis if axis == "x" else ax.yaxis)
     label = "measured" + {"log": ", log scale", "symlog": ", log scale away from zero"}.get(scale.kind, "")
     (ax.set_xlabel if axis == "x" else ax.set_ylabel)(label)
+
+
+def _few_powers(axis: Axis) -> None:
+    """At most seven powers of ten: their labels never touch."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(numticks=7))
+    axis.set_minor_locator(NullLocator())
 
 
 def _thin_ticks(axis: Axis, scale: Scale) -> None:

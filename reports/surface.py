@@ -38,7 +38,7 @@ def still(surface: Surface) -> Figure:
     height[~np.isfinite(height)] = np.nan
     with style():
         canvas = Canvas(figsize=(5.6, 4.1))
-        ax: Any = canvas.add_axes((0.0, 0.03, 0.97, 0.99), projection="3d")
+        ax: Any = canvas.add_axes((0.02, 0.08, 0.95, 0.94), projection="3d")
         if np.isfinite(height).any():
             ax.plot_surface(
                 x,
@@ -52,8 +52,8 @@ def still(surface: Surface) -> Figure:
                 antialiased=True,
             )
         ax.view_init(elev=STILL_ELEVATION, azim=-STILL_AZIMUTH)
-        ax.set_xlabel(literal(surface.x_label), labelpad=2)
-        ax.set_ylabel(literal(surface.y_label), labelpad=2)
+        ax.set_xlabel(literal(surface.x_label), labelpad=0)
+        ax.set_ylabel(literal(surface.y_label), labelpad=0)
         ax.set_zlabel(literal(surface.z_label), labelpad=2)
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.set_major_locator(MaxNLocator(5))

@@ -225,6 +225,7 @@ def _figure(view: View, figure: Figure | Surface, anchor: str) -> dict[str, Any]
     width, height = _size(picture.svg)
     return {
         "anchor": anchor,
+        "name": text(picture.name),
         "path": path,
         "uri": "data:image/svg+xml;base64," + base64.b64encode(picture.svg).decode(),
         "width": str(round(width * 4 / 3)),

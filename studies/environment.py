@@ -20,7 +20,7 @@ def capture(workers: int, device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy", "scipy", "matplotlib", "typst", "scikit-learn")},
         "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
         "device": device,
@@ -65,7 +65,8 @@ def git_state() -> str:
     return commit[:12] + (" with uncommitted changes" if dirty else "")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's model name."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():

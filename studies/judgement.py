@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,16 @@ def rounding(terms: float, condition: float = 1.0, eps: float = 2.0**-52) -> flo
 
 
 _NAMES = {name: getattr(math, name) for name in ("comb", "sqrt", "log", "log2", "exp", "pi", "floor", "factorial")}
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SIGNS = (
+    (r"rounding\(([^(),]+)\)", r"50·ε·√(\1)"),
+    (r"rounding\(([^(),]+), ?([^(),]+)\)", r"50·\2·ε·√(\1)"),
+    (r"(\w+) ?// ?(\w+)", r"⌊\1/\2⌋"),
+    (r" ?\*\* ?", "^"),
+    (r" ?\* ?", "·"),
+    (r"(\d)\.0\b", r"\1"),
+    ("-", "−"),
+)
 _NAMES |= {"rounding": rounding, "stats": stats, "min": min, "max": max, "abs": abs}
 
 
@@ -93,17 +104,29 @@ class Judgement:
 
 
 def number(value: float) -> str:
-    """A number as a person writes it: 4 significant digits, integers whole.
+    """A number as a person writes it: 4 significant digits, integers whole, powers of ten for the very large and small.
 
-    >>> number(79.0), number(0.000123), number(float("inf"))
-    ('79', '0.000123', '∞')
+    >>> number(79.0), number(0.000123), number(float("inf")), number(2.5e-16), number(1e-06)
+    ('79', '0.000123', '∞', '2.5 × 10⁻¹⁶', '10⁻⁶')
     """
     if not math.isfinite(value):
         return {math.inf: "∞", -math.inf: "−∞"}.get(value, "not a number")
     text = f"{value:.0f}" if value == int(value) and abs(value) < 1e7 else f"{value:.4g}"
+    mantissa, _, power = text.partition("e")
+    if power:
+        raised = f"10{str(int(power)).translate(_RAISED)}"
+        text = raised if mantissa == "1" else f"{mantissa} × {raised}"
     return text.replace("-", "−")
 
 
 def text(formula: Formula) -> str:
-    """A formula as written, a number as a person writes it."""
-    return formula if isinstance(formula, str) else number(formula)
+    """A formula in the signs of mathematics, a number as a person writes it.
+
+    >>> text("2*(1 + beta)"), text("2**(-2*m - 2)"), text("comb(n//2, 2)"), text("rounding(72*depth)")
+    ('2·(1 + beta)', '2^(−2·m − 2)', 'comb(⌊n/2⌋, 2)', '50·ε·√(72·depth)')
+    """
+    if not isinstance(formula, str):
+        return number(formula)
+    for pattern, sign in _SIGNS:
+        formula = re.sub(pattern, sign, formula)
+    return formula

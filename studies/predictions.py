@@ -62,7 +62,7 @@ class Equals(Banded):
     r"""$|\mathrm{of}(x) - \mathrm{value}| \le \mathrm{within}$ at every point.
 
     >>> Equals("2**-m", within=0, of="each").words()
-    'in every trial, the value equals 2**-m exactly'
+    'in every trial, the value equals 2^−m exactly'
     """
 
     value: Formula

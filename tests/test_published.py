@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from lemmata.studies import STUDIES
 from lemmata.studies.publish import exit_status, publish
 from lemmata.studies.session import Judged, judged

@@ -25,6 +25,8 @@
   addEventListener("scroll", () => { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; mark(); }); } }, { passive: true });
   mark();
   const contents = document.querySelector(".contents details");
+  const wide = () => document.querySelectorAll(".formula").forEach((one) => { if (one.scrollWidth > one.clientWidth) one.tabIndex = 0; else one.removeAttribute("tabindex"); });
+  addEventListener("resize", wide); document.fonts.ready.then(wide);
   const narrow = matchMedia("(max-width: 60rem)");
   const fit = () => { contents.open = !narrow.matches; };
   narrow.addEventListener("change", fit);

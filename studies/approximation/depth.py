@@ -136,7 +136,7 @@ def draw_sawtooth(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     columns: dict[str, list[Any]] = {"network": [], "x": [], "f": []}
     for row in rows:
         if row.point["k"] == 3 and row.k == 0:
-            label = row.arm or "tent composed three times"
+            label = row.arm.partition(": ")[2] or "tent composed three times"
             low, high = min(row.values["f"]), max(row.values["f"])
             height = [(y - low) / (high - low or 1.0) for y in row.values["f"]]
             ax.plot(row.values["x"], height, label=label, linewidth=2.5 if row.arm == "" else 1)

@@ -57,8 +57,8 @@ def draw_spectrum(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]
         columns[label] = list(values)
         ax.semilogy(columns["index"], values, marker=".", markersize=3, label=label)
     ax.axhline(CUT, color="0.6", linestyle="--")
-    ax.set(xlabel="index", ylabel="singular value / largest")
-    ax.legend()
+    ax.set(xlabel="index", ylabel="singular value ÷ the largest")
+    ax.legend(loc="upper right", bbox_to_anchor=(1, 0.8))
     return columns
 
 

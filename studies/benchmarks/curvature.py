@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 import warnings
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import lemmata.analysis as la
+from lemmata.studies.environment import processor
 
 GRADIENT = "gradient"
 
@@ -190,7 +190,7 @@ def row(model: str, name: str, rounds: list[dict[str, float]], gap: float | None
 
 def environment(device: str, repeats: int) -> dict[str, Any]:
     """What the figures depend on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name() if device == "cuda" else processor()
     threads = torch.get_num_threads()
     return {"torch": torch.__version__, "device": device, "name": name, "threads": threads, "rounds": repeats}
 

@@ -140,7 +140,7 @@ def draw_loss(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
     """
     columns: dict[str, Sequence[float]] = {}
     for row in [row for row in rows if row.k == 0]:
-        label = row.arm or f"η = {row.point['eta']}"
+        label = f"η = {row.point['eta'] * (0.1 if row.arm else 1):g}"
         columns["step"] = list(range(len(row.values["loss"])))
         columns[label] = row.values["loss"]
         ax.semilogy(columns["step"], columns[label], linewidth=0.8, label=label)

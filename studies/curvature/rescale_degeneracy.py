@@ -30,12 +30,12 @@ def draw_spectrum(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]
     columns: dict[str, Sequence[float]] = {}
     for row in rows:
         if row.k == 0 and row.point["hidden"] == 5 and not row.arm.startswith("more"):
-            label = row.arm or "rectifier"
+            label = row.arm.partition(": ")[2] or "rectifier"
             columns["rank"] = list(range(1, len(row.values["relative"]) + 1))
             columns[label] = row.values["relative"]
             ax.semilogy(columns["rank"], columns[label], ".", label=label)
     ax.axhline(1e-9, color="0.6", linestyle="--", linewidth=1)
-    ax.set(xlabel="rank", ylabel="|λ| ÷ λ_max", ylim=(1e-20, 3))
+    ax.set(xlabel="rank", ylabel=r"$|\lambda|$ ÷ $\lambda_{\max}$", ylim=(1e-20, 3))
     ax.legend()
     return columns
 

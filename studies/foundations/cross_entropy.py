@@ -164,7 +164,7 @@ def draw_remainders(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float
     chosen = [row for row in rows if row.k == 0 and row.point["classes"] == 10]
     columns: dict[str, Sequence[float]] = {"size": chosen[0].values["h"]}
     for row in chosen:
-        label = row.arm or "claim"
+        label = f"control: {row.arm}" if row.arm else "claim"
         columns[label] = row.values["remainder"]
         ax.loglog(columns["size"], columns[label], marker=".", linestyle="--" if row.arm else "-", label=label)
     ax.set(xlabel="size of the change", ylabel="mean remainder")

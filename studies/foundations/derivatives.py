@@ -81,7 +81,7 @@ def _draw_remainders(ax: Any, rows: Sequence[Any], order: int) -> Mapping[str, S
     chosen = [row for row in rows if row.k == 0 and (row.arm == "" or row.point["architecture"] == SMOOTH[0])]
     columns: dict[str, Sequence[float]] = {"h": chosen[0].values["h"]}
     for row in chosen:
-        label = row.arm or row.point["architecture"]
+        label = f"control: {row.arm}" if row.arm else row.point["architecture"]
         columns[label] = row.values["remainder"]
         ax.loglog(columns["h"], columns[label], marker=".", linestyle="--" if row.arm else "-", label=label)
     ax.set(xlabel="step h", ylabel=f"mean remainder after degree {order}")

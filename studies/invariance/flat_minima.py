@@ -77,7 +77,7 @@ def draw_ratios(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
         ]
         columns[measure] = [math.exp(sum(v) / len(v)) for v in values]
         ax.loglog(alphas, columns[measure], style, label=measure)
-    ax.set(xlabel="α", ylabel="sharpness after ÷ before (geometric mean)")
+    ax.set(xlabel="α", ylabel="sharpness after ÷ before")
     ax.legend(fontsize="small")
     return columns
 

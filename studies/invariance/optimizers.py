@@ -67,7 +67,7 @@ def draw_paths(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
     columns: dict[str, Sequence[float]] = {"step": list(range(STEPS + 1))}
     for row in rows:
         if row.point["momentum"] == 0.9 and row.k == 0:
-            label = row.arm or "SGD with momentum"
+            label = row.arm.partition(": ")[2] or "gradient descent with momentum"
             columns[label] = list(np.maximum(row.values["by step"], 1e-18))
             ax.semilogy(columns["step"], columns[label], label=label)
     ax.set(xlabel="step", ylabel="relative distance")

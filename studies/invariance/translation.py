@@ -51,8 +51,9 @@ def draw_shifts(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
         if row.point == first and row.k == 0:
             errors = np.maximum(row.values["by shift"], 1e-17)
             columns["shift"] = list(range(len(errors)))
-            columns[row.arm or "circular padding"] = list(errors)
-            ax.semilogy(columns["shift"], errors, marker="o", label=row.arm or "circular padding")
+            label = row.arm.partition(": ")[2] or "circular padding"
+            columns[label] = list(errors)
+            ax.semilogy(columns["shift"], errors, marker="o", label=label)
     ax.set(xlabel="horizontal shift", ylabel="relative error")
     ax.legend(fontsize="small")
     return columns

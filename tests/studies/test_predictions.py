@@ -177,4 +177,4 @@ def test_logarithm_of_a_negative_value_is_refused() -> None:
 
 
 def test_numbers_read_well() -> None:
-    assert [number(x) for x in (0.0, -1.5, 1e-12, 123456.0)] == ["0", "−1.5", "1e−12", "123456"]
+    assert [number(x) for x in (0.0, -1.5, 1e-12, 123456.0)] == ["0", "−1.5", "10⁻¹²", "123456"]
