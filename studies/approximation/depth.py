@@ -91,7 +91,7 @@ def draw_error(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
 def yarotsky_square(m: int, seed: int, layers: str = "m") -> dict[str, Any]:
     r"""Depth m approximates the square to exactly one part in four to the m plus one.
 
-    Let $T(x) = 2 "relu"(x) - 4 "relu"(x - 1/2) + 2 "relu"(x - 1)$ be the tent map, $g_s = T compose dots.c compose T$
+    Let $ T(x) = 2 "relu"(x) - 4 "relu"(x - 1/2) + 2 "relu"(x - 1) $ be the tent map, $g_s = T compose dots.c compose T$
     ($s$ times) and $ f_m (x) = x - sum_(s=1)^m frac(g_s (x), 4^s), $ a network of $m$ hidden layers with four rectifiers
     each. On $[0, 1]$, $f_m$ interpolates $x^2$ at the multiples of $2^(-m)$ and
     $ norm(f_m - x^2)_oo = 2^(-2 m - 2), $ so that $O(log 1 \/ epsilon)$ neurons reach the error $epsilon$
@@ -165,7 +165,7 @@ FOLDING_CONTROLS = {
 def telgarsky_sawtooth_pieces(k: int, seed: int, network: str = "tents") -> dict[str, Any]:
     r"""A tent of three rectifiers, composed k times, has two to the k affine pieces.
 
-    Let $T(x) = 2 "relu"(x) - 4 "relu"(x - 1/2) + 2 "relu"(x - 1)$. On $[0, 1]$ the $k$-fold composition
+    Let $ T(x) = 2 "relu"(x) - 4 "relu"(x - 1/2) + 2 "relu"(x - 1). $ On $[0, 1]$ the $k$-fold composition
     $f^((k)) = T compose dots.c compose T$, a network of $k$ hidden layers with three neurons each, has exactly $2^k$ maximal
     affine pieces @telgarsky2015representation. The pieces are counted by propagating breakpoints through the layers in
     exact integer arithmetic. The controls keep the $3 k$ rectifiers: in one hidden layer that zigzags as often as it can

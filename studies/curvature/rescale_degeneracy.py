@@ -36,7 +36,7 @@ def draw_spectrum(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]
             ax.semilogy(columns["rank"], columns[label], ".", label=label)
     ax.axhline(1e-9, color="0.6", linestyle="--", linewidth=1)
     ax.set(xlabel="rank", ylabel=r"$|\lambda|$ ÷ $\lambda_{\max}$", ylim=(1e-20, 3))
-    ax.legend()
+    ax.legend(loc="lower left")
     return columns
 
 

@@ -85,7 +85,7 @@ def _draw_remainders(ax: Any, rows: Sequence[Any], order: int) -> Mapping[str, S
         columns[label] = row.values["remainder"]
         ax.loglog(columns["h"], columns[label], marker=".", linestyle="--" if row.arm else "-", label=label)
     ax.set(xlabel="step h", ylabel=f"mean remainder after degree {order}")
-    ax.legend()
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize="small")
     return columns
 
 

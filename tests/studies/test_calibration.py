@@ -48,9 +48,15 @@ def test_right_verdicts_are_found(rows: list[Rates]) -> None:
             assert row.truth != "outside" or row.refute > 0.9, row
 
 
-def test_the_rates_would_show_an_interval_that_is_too_narrow(rows: list[Rates], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rates_would_show_an_interval_that_is_too_narrow(
+    rows: list[Rates], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import lemmata.studies.benchmarks.calibration as calibration
 
     monkeypatch.setattr(calibration, "LEVEL", 0.8)
-    narrow = [row for row in table(DRAWS) if row.truth.endswith("edge") and row.prediction == "Equals mean" and row.noise == "Gaussian"]
+    narrow = [
+        row
+        for row in table(DRAWS)
+        if row.truth.endswith("edge") and row.prediction == "Equals mean" and row.noise == "Gaussian"
+    ]
     assert all(row.wrong > allowed(row) + 0.05 for row in narrow)
