@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 from lemmata.reports.bibliography import known_keys
 
+from . import STUDIES
 from .errors import ClaimError
 from .prediction import Prediction
 from .predictions import AtLeast, AtMost, Distributed, Equals, Scales
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["AtLeast", "AtMost", "Claim", "Distributed", "Equals", "Grid", "Scales", "Task", "claim", "trial_seed"]
 
 Profile = Literal["quick", "full"]
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 VERDICTS = ("SUPPORTED", "REFUTED", "INCONCLUSIVE", "DEPENDS", "INVALID")
 
 
@@ -42,7 +44,7 @@ class Grid:
 
     def __init__(self, *, seeds: int, **coordinates: Sequence[Any]) -> None:
         object.__setattr__(self, "seeds", seeds)
-        object.__setattr__(self, "coordinates", {name: tuple(values) for name, values in coordinates.items()})
+        object.__setattr__(self, "coordinates", {name: _values(name, values) for name, values in coordinates.items()})
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Every combination of the coordinates, in the order written."""
@@ -53,6 +55,23 @@ class Grid:
         """The grid as it is written in a study."""
         sizes = ", ".join(f"{name}={list(values)}" for name, values in self.coordinates.items())
         return f"Grid({sizes + ', ' if sizes else ''}seeds={self.seeds})"
+
+
+def _values(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+        raise ClaimError(
+            f"coordinate {name!r} of a grid is {values!r}; pass a list of values, for example {name}=[{values!r}]."
+        )
+    try:
+        plain = tuple(value.item() if hasattr(value, "item") else value for value in values)  # NumPy's numbers
+        distinct = {canonical({name: value}) for value in plain}
+    except (TypeError, ValueError) as error:
+        raise ClaimError(
+            f"coordinate {name!r} of a grid: {error}; use finite numbers, strings, booleans or None."
+        ) from error
+    if len(distinct) < len(plain):
+        raise ClaimError(f"coordinate {name!r} of a grid holds a value twice: {list(plain)}.")
+    return plain
 
 
 @final
@@ -88,6 +107,23 @@ class Task:
 def canonical(point: Mapping[str, Any]) -> str:
     """Canonical JSON of a point."""
     return json.dumps(point, sort_keys=True, allow_nan=False, separators=(",", ":"))
+
+
+def override_text(override: Any) -> str:
+    """A control's keywords as text that is the same in every process: functions and classes by name, arrays by value."""
+    return json.dumps(override, sort_keys=True, default=_told)
+
+
+def _told(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return [str(value.dtype), value.tolist()]
+    name = getattr(value, "__qualname__", "")
+    text = f"{value.__module__}.{name}" if name else repr(value)
+    if "<lambda>" in text or "<locals>" in text or " at 0x" in text:
+        raise TypeError(
+            f"{value!r} has no name that lasts; pass a number, a string, or a function of the module's top level."
+        )
+    return text
 
 
 def trial_seed(claim: str, point: str, k: int, salt: str = "") -> int:
@@ -155,10 +191,15 @@ class Claim:
             return self.trial(*args, **keywords)
 
     @property
+    def file(self) -> str:
+        """The file that the trial is written in (not a decorator's); "" for one typed into a notebook."""
+        return inspect.getsourcefile(inspect.unwrap(self.trial)) or ""
+
+    @property
     def origin(self) -> str:
         """Where a worker finds the claim: its module's name, or its file when the module is not importable by name."""
         module = self.trial.__module__
-        return module if module.startswith("lemmata.") else inspect.getsourcefile(self.trial) or module
+        return module if module.startswith("lemmata.") else self.file or module
 
     @property
     def study(self) -> str:
@@ -191,6 +232,8 @@ class Claim:
             raise ClaimError(
                 "a claim without a control cannot be made: pass controls={'hypothesis removed': dict(keyword=value)}."
             )
+        if not self.timeout > 0:
+            raise ClaimError(f"timeout={self.timeout!r}: give the seconds that one trial may take.")
         if self.expects not in VERDICTS:
             raise ClaimError(f"expects={self.expects!r} is no verdict; choose one of {', '.join(VERDICTS)}.")
         self._check_sources()
@@ -201,7 +244,7 @@ class Claim:
             self._check_control(name, override, parameters)
 
     def _check_sources(self) -> None:
-        beside = Path(inspect.getsourcefile(self.trial) or ".").parent / "references.bib"
+        beside = Path(self.file).parent / "references.bib"
         known = known_keys() | (known_keys(beside) if beside.is_file() else frozenset())
         for key in self.sources:
             if key not in known:
@@ -211,12 +254,18 @@ class Claim:
         for coordinate, values in grid.coordinates.items():
             if not values:
                 raise ClaimError(f"the {name} grid is empty: coordinate {coordinate!r} has no values.")
-            if coordinate not in parameters:
+            if coordinate not in parameters or coordinate == "seed":
                 raise ClaimError(f"the {name} grid has {coordinate!r}, but the trial takes {', '.join(parameters)}.")
         if grid.seeds < 1:
             raise ClaimError(f"the {name} grid is empty: seeds={grid.seeds}; give at least 1.")
         if "seed" not in parameters:
             raise ClaimError("the trial must take a parameter named 'seed'.")
+        for needed, parameter in parameters.items():
+            required = parameter.default is parameter.empty and parameter.kind not in _VARIADIC
+            if required and needed != "seed" and needed not in grid.coordinates:
+                raise ClaimError(
+                    f"the trial needs {needed!r}, which is no coordinate of the {name} grid and has no default."
+                )
         if self.switch and self.switch not in grid.coordinates:
             raise ClaimError(
                 f"switch={self.switch!r} must be a coordinate of the {name} grid ({', '.join(grid.coordinates)})."
@@ -230,12 +279,17 @@ class Claim:
             raise ClaimError(
                 f"control {name!r} overrides nothing: name the hypothesis it removes and pass the keywords."
             )
+        try:
+            override_text(override)
+        except TypeError as error:
+            raise ClaimError(f"control {name!r}: {error}") from None
         for keyword, value in override.items():
             if keyword not in parameters or keyword == "seed":
                 raise ClaimError(
                     f"control {name!r} overrides {keyword!r}, but the trial takes {', '.join(parameters)}."
                 )
-            if parameters[keyword].default is not inspect.Parameter.empty and parameters[keyword].default == value:
+            default = parameters[keyword].default
+            if default is not inspect.Parameter.empty and override_text(default) == override_text(value):
                 raise ClaimError(
                     f"control {name!r} sets {keyword}={value!r}, which is the default: nothing is removed."
                 )
@@ -278,8 +332,7 @@ def claim(
     sources = (source,) if isinstance(source, str) else tuple(source)
 
     def decorate(trial: Callable[..., Any]) -> Claim:
-        made = Claim(trial, sources, predicts, quick, full, dict(controls), expects, switch, tuple(figures), timeout)
-        return made
+        return Claim(trial, sources, predicts, quick, full, dict(controls), expects, switch, tuple(figures), timeout)
 
     return decorate
 
@@ -289,5 +342,5 @@ def script(file: str) -> None:
     from .cli import main
 
     path = Path(file).resolve()
-    area, name = path.parent.name, path.stem
-    main(["run", f"{area}/{name}", *sys.argv[1:]])
+    study = f"{path.parent.name}/{path.stem}"
+    main(["run", study if study in STUDIES else str(path), *sys.argv[1:]])

@@ -116,7 +116,8 @@ def run(
         with _progress() as report:
             computed = session.run(request, out_, report)
     except KeyboardInterrupt:
-        err.print("Interrupted. Finished trials are kept; the same command goes on from here.")
+        again = "the same command without --fresh" if fresh else "the same command"
+        err.print(f"Interrupted. Finished trials are kept; {again} goes on from here.")
         raise typer.Exit(INTERRUPTED) from None
     err.print(
         f"{computed} trials computed; judging and writing reports …" if computed else "Nothing to compute; judging …",
@@ -213,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(args=None if arguments is None else list(arguments))
-    except StudyError as error:
+    except (StudyError, OSError) as error:  # a disk that is full, a folder that cannot be made
         err.print(f"lemmata: {error}", markup=False)
         sys.exit(2)
     sys.exit(0)

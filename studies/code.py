@@ -10,27 +10,23 @@ import ast
 import hashlib
 import importlib.util
 import inspect
-import json
 from functools import cache
 from pathlib import Path
 
-from .claim import Claim
+from .claim import Claim, override_text
 
 _ENGINE = Path(__file__).parent
 
 
 def code_hash(claim: Claim, arm: str = "") -> str:
     """sha256 of everything that decides a trial's values."""
-    module = inspect.getmodule(claim.trial)
-    file = Path(inspect.getsourcefile(claim.trial) or "")
-    override = json.dumps(claim.controls.get(arm, {}), sort_keys=True, default=repr)
-    if not file.is_file():  # typed into a notebook: its own source is all there is
-        return _digest(inspect.getsource(claim.trial), override)
-    tree = _parsed(file)
-    parts = [ast.dump(node) for node in _reached(tree, claim.id)]
-    package = (module.__package__ or "") if module else ""
+    override = claim.controls.get(arm, {})
+    names = [value.__name__ for value in override.values() if hasattr(value, "__name__")]
+    file = Path(claim.file)
+    package = getattr(inspect.getmodule(claim.trial), "__package__", "") or ""
+    parts = [ast.dump(node) for node in _reached(_parsed(file), [claim.id, *names])]
     parts += [_dumped(dependency) for dependency in sorted(_dependencies(file, package))]
-    return _digest(*parts, override)
+    return _digest(*parts, override_text(override))
 
 
 def _digest(*parts: str) -> str:
@@ -55,19 +51,21 @@ def _dumped(file: Path) -> str:
     return ast.dump(_parsed(file))
 
 
-def _reached(tree: ast.Module, name: str) -> list[ast.stmt]:
-    """The statements that the top-level name depends on, in file order; imports always; the claim's decorator never."""
+def _reached(tree: ast.Module, names: list[str]) -> list[ast.stmt]:
+    """The statements that the names depend on, in file order; imports always; the claim's decorator never."""
     owners: dict[str, list[ast.stmt]] = {}
     for statement in tree.body:
         for defined in _defined(statement):
             owners.setdefault(defined, []).append(statement)
-    wanted, seen = [name], set()
+    if names[0] not in owners:  # a trial made by a function: everything may matter
+        return tree.body
+    wanted, seen = list(names), set()
     keep: set[int] = set()
     while wanted:
         current = wanted.pop()
         for statement in owners.get(current, ()) if current not in seen else ():
             keep.add(id(statement))
-            wanted += [node.id for node in ast.walk(_without_claim(statement)) if isinstance(node, ast.Name)]
+            wanted += _mentioned(_without_claim(statement))
         seen.add(current)
     return [_without_claim(s) for s in tree.body if id(s) in keep or isinstance(s, ast.Import | ast.ImportFrom)]
 
@@ -86,13 +84,25 @@ def _without_claim(statement: ast.stmt) -> ast.stmt:
 
 
 def _defined(statement: ast.stmt) -> list[str]:
+    """The top-level names that a statement makes or may change."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
-    if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
-        return [
-            node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-        ]
-    return []
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        return [name for target in targets if target for name in _mentioned(target)]
+    return _mentioned(statement)  # `with`, `if`, `try`, `table.update(…)`: whatever they speak of
+
+
+def _mentioned(node: ast.AST) -> list[str]:
+    names = []
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            names.append(part.id)
+        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.append(part.name)
+        elif isinstance(part, ast.alias):
+            names.append(part.asname or part.name.partition(".")[0])
+    return names
 
 
 def _dependencies(file: Path, package: str) -> set[Path]:
@@ -124,9 +134,13 @@ def _imported(tree: ast.Module, package: str) -> list[str]:
 
 def _locate(name: str, folder: Path) -> tuple[Path, str] | None:
     """File and package of a module that counts, or None."""
-    beside = folder / f"{name}.py"
-    if "." not in name and beside.is_file():
-        return beside, ""
+    if not name:
+        return None
+    beside = folder.joinpath(*name.split("."))
+    if beside.with_suffix(".py").is_file():
+        return beside.with_suffix(".py"), name.rpartition(".")[0]
+    if (beside / "__init__.py").is_file():
+        return beside / "__init__.py", name
     if not name.startswith(("lemmata.analysis", "lemmata.architectures", "lemmata.studies.")):
         return None
     try:

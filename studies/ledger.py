@@ -25,7 +25,7 @@ FILE = "ledger.db"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY, started TEXT NOT NULL, environment TEXT NOT NULL, seconds REAL);
 CREATE TABLE IF NOT EXISTS studies (name TEXT PRIMARY KEY, origin TEXT NOT NULL, claims TEXT NOT NULL, profile TEXT NOT NULL,
-    salt TEXT NOT NULL, device TEXT NOT NULL, generation INTEGER NOT NULL);
+    salt TEXT NOT NULL, device TEXT NOT NULL, generations TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trials (id INTEGER PRIMARY KEY, claim TEXT NOT NULL, arm TEXT NOT NULL, point TEXT NOT NULL,
     k INTEGER NOT NULL, salt TEXT NOT NULL, device TEXT NOT NULL, dtype TEXT NOT NULL, generation INTEGER NOT NULL,
     seed INTEGER NOT NULL, code TEXT NOT NULL, torch TEXT NOT NULL, python TEXT NOT NULL, numbers TEXT NOT NULL,
@@ -71,7 +71,7 @@ class Entry:
     profile: str
     salt: str
     device: str
-    generation: int
+    generations: Mapping[str, int]  # after --fresh, the least generation of a claim's rows that counts as done
 
 
 @final
@@ -86,11 +86,19 @@ class Ledger:
             self._lock = _hold(folder)
         elif not (folder / FILE).is_file():
             raise StudyError(f"{folder} holds no {FILE}: give the folder of a run, or run a study there first.")
-        self._db = _connect(folder / FILE, write)
-        self._db.execute("PRAGMA foreign_keys = ON")
-        if write:
-            with self._safely():
+        try:
+            self._db = _connect(folder / FILE, write)
+            self._db.execute("PRAGMA foreign_keys = ON")
+            if write:
                 self._db.executescript(_SCHEMA)
+            else:
+                self._db.execute("SELECT name FROM studies LIMIT 1")
+        except sqlite3.Error as error:
+            if self._lock is not None:
+                self._lock.close()
+            raise StudyError(
+                f"{folder / FILE} cannot be opened as a ledger ({error}): choose another folder, or run a study there first."
+            ) from error
 
     def __enter__(self) -> Ledger:
         return self
@@ -122,7 +130,7 @@ class Ledger:
 
     def enter(self, entry: Entry) -> None:
         """Record which study was asked for, and how."""
-        values = asdict(entry) | {"claims": json.dumps(entry.claims)}
+        values = asdict(entry) | {"claims": json.dumps(entry.claims), "generations": json.dumps(entry.generations)}
         if self.entries().get(entry.name) == entry:
             return
         with self._safely():
@@ -131,21 +139,21 @@ class Ledger:
     def entries(self) -> dict[str, Entry]:
         """The studies of this folder by name."""
         rows = self._db.execute("SELECT * FROM studies ORDER BY name").fetchall()
-        return {row[0]: Entry(row[0], row[1], tuple(json.loads(row[2])), *row[3:]) for row in rows}
+        return {
+            name: Entry(name, origin, tuple(json.loads(claims)), profile, salt, device, json.loads(generations))
+            for name, origin, claims, profile, salt, device, generations in rows
+        }
 
-    def generation(self, claims: Sequence[str]) -> int:
-        """The newest generation of any of these claims."""
-        marks = ", ".join("?" * len(claims))
-        found = self._db.execute(
-            f"SELECT MAX(generation) FROM trials WHERE claim IN ({marks})", tuple(claims)
-        ).fetchone()[0]
+    def generation(self, claim: str) -> int:
+        """The newest generation of a claim's rows."""
+        found = self._db.execute("SELECT MAX(generation) FROM trials WHERE claim = ?", (claim,)).fetchone()[0]
         return found or 0
 
-    def has(self, task: Task, generation: int, stamp: Stamp) -> bool:
-        """Whether a trial is done, by this code, and not lost."""
-        query = f"SELECT code, torch, python FROM trials WHERE {_IDENTITY} AND generation = ? AND lost = 0"
-        found = self._db.execute(query, (*task.identity, generation)).fetchone()
-        return found == (stamp.code, stamp.torch, stamp.python)
+    def has(self, task: Task, least: int, stamp: Stamp) -> bool:
+        """Whether a trial's newest row is of at least this generation, by this code, and not lost."""
+        query = f"SELECT generation, lost, code, torch, python FROM trials WHERE {_IDENTITY} ORDER BY generation DESC"
+        generation, lost, *made = self._db.execute(query, task.identity).fetchone() or (-1, 1, "", "", "")
+        return generation >= least and not lost and Stamp(*made) == stamp
 
     def write(self, task: Task, generation: int, stamp: Stamp, reply: Reply, run: int) -> None:
         """Write one trial in one transaction."""
@@ -216,8 +224,10 @@ def _hold(folder: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(lock, timeout=0, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         connection.close()
+        if error.sqlite_errorname != "SQLITE_BUSY":
+            raise StudyError(f"{folder} cannot be written ({error}); choose another folder with --out.") from error
         holder = note.read_text() if note.is_file() else "another process"
         raise LedgerBusy(
             f"{folder} is in use by {holder}; wait for it, stop it, or choose another folder with --out."

@@ -51,17 +51,21 @@ class Prediction(ABC):
         return Finding(point, n, self.predicted(group[0].point), measured, low, high, band)
 
     def chance_to_refute(self, samples: Sequence[Sample], draws: int = 400, seed: int = 0) -> float:
-        """Chance that a truth 1.5 × the band away is found to fail, at these sizes and with this noise (the least over points)."""
+        """Chance that a truth 1.5 × the band away is found to fail, at these sizes and with this noise (the least over points).
+
+        NaN where no point has a near miss: its band is a single value, or ends at zero.
+        """
         rng = np.random.default_rng(seed)
         groups = self.groups(samples)
         level = 1 - (1 - LEVEL) / len(groups)
-        return min(self._chance(group, level, rng, draws) for group in groups)
+        chances = [self._chance(group, level, rng, draws) for group in groups]
+        return min((chance for chance in chances if not math.isnan(chance)), default=math.nan)
 
     def _chance(self, group: Sequence[Sample], level: float, rng: np.random.Generator, draws: int) -> float:
         low, high = self.band(group[0].point)
         values = self.near_miss(np.stack([sample.values for sample in group]), group, rng, draws)
         if values is None:
-            return 1.0
+            return math.nan
         _, lower, upper = self.interval(values, group, level)
         return float(np.mean((lower > high) | (upper < low)))
 

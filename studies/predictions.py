@@ -240,6 +240,9 @@ class Distributed(Prediction):
     cdf: str | Callable[[Array], Array]
     within: float
 
+    def formulas(self) -> tuple[str, ...]:  # noqa: D102
+        return ("cdf",)
+
     def law(self, point: Point) -> Callable[[Array], Array]:
         """The cumulative distribution function at a point."""
         return evaluate(self.cdf, point).cdf if isinstance(self.cdf, str) else self.cdf

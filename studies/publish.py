@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lemmata.reports import compile as pages
 from lemmata.reports import figures, record
 
 from .claim import Claim, Draw, Profile
+from .errors import StudyError
 from .judgement import Finding, Judgement, number
 from .session import Judged
 from .verdict import Result, headline, label, samples_of, varying, worst_of
@@ -112,7 +114,7 @@ def _claim_record(result: Result, judged: Judged) -> record.Claim:
         arm=arm,
         controls=controls,
         power=_power(result),
-        figures=tuple(_figure(claim, draw, rows) for draw in claim.figures if rows),
+        figures=_figures(result),
         command=_command(claim, judged),
         trials=len(rows),
         failed=verdict.failed,
@@ -161,7 +163,27 @@ def _power(result: Result) -> str:
         return "not measured: trials are missing"
     if not predicts.sampled:
         return "exact: a single instance outside the band refutes the claim"
-    return f"a truth 1.5 × the band away would be refuted with probability {predicts.chance_to_refute(samples):.2f} at these sizes"
+    chance = predicts.chance_to_refute(samples)
+    if math.isnan(chance):
+        return "not defined: the band has no width, so nothing is 1.5 × as far away"
+    return f"a truth 1.5 × the band away would be refuted with probability {chance:.2f} at these sizes"
+
+
+def _figures(result: Result) -> tuple[record.Figure | record.Surface, ...]:
+    """The figures, drawn from the trials that gave values; where some are missing, those that can be drawn."""
+    claim = result.claim
+    rows = [row for row in result.rows if not row.error]
+    whole = len(rows) == len(claim.tasks(result.profile))
+    drawn = []
+    for draw in claim.figures if rows else ():
+        try:
+            drawn.append(_figure(claim, draw, rows))
+        except Exception as error:
+            if whole:
+                raise StudyError(
+                    f"claim {claim.id}: figure {draw.__name__}: {type(error).__name__}: {error}"
+                ) from error
+    return tuple(drawn)
 
 
 def _figure(claim: Claim, draw: Draw, rows: Sequence[Any]) -> record.Figure | record.Surface:

@@ -12,6 +12,8 @@ import numpy as np
 from .errors import ClaimError
 
 Value = float | int | np.ndarray
+#: Bytes of one array: SQLite's limit for a blob is 1e9, headers included.
+LARGEST = 999_000_000
 
 
 @final
@@ -56,6 +58,10 @@ def _as_value(name: str, entry: Any) -> Value:
     if array.dtype.kind not in "biuf":
         raise ClaimError(
             f"the trial returned {name!r} as {type(entry).__name__}; a number or a numeric array is expected."
+        )
+    if array.nbytes > LARGEST:
+        raise ClaimError(
+            f"the trial returned {name!r} with {array.nbytes:.2g} bytes; a ledger takes {LARGEST:.2g} an array."
         )
     if array.ndim and name != "value":
         return array

@@ -13,6 +13,7 @@ from typing import Any, final
 from .claim import Claim, Profile, Task, canonical
 from .code import code_hash
 from .environment import capture, python_version, version
+from .errors import ClaimError
 from .ledger import Entry, Ledger, Reply, Stamp
 from .runner import Runner
 from .study import Study, load
@@ -41,16 +42,19 @@ class Request:
 
 def run(request: Request, folder: Path, progress: Progress) -> int:
     """Compute every missing trial into the folder's ledger; returns how many were computed."""
+    _check_distinct(request)
     with Ledger(folder, write=True) as ledger:
-        generations = {study.name: _enter(ledger, study, request) for study in request.studies}
+        least: dict[str, int] = {}
+        for study in request.studies:
+            least |= _enter(ledger, study, request)
         claims = {claim.id: claim for study in request.studies for claim in request.chosen(study)}
         stamps = {claim.id: stamps_of(claim) for claim in claims.values()}
-        generation = {claim.id: generations[claim.study] for claim in claims.values()}
+        generation = {id_: max(ledger.generation(id_), least[id_]) for id_ in claims}
         tasks = [
             task
             for claim in claims.values()
             for task in claim.tasks(request.profile, request.device, request.salt)
-            if not ledger.has(task, generation[task.claim], stamps[task.claim][task.arm])
+            if not ledger.has(task, least[task.claim], stamps[task.claim][task.arm])
         ]
         if not tasks:
             return 0
@@ -72,17 +76,38 @@ def _longest_first(tasks: Sequence[Task], claims: dict[str, Claim]) -> list[Task
     return sorted(tasks, key=lambda task: count[task.claim])
 
 
-def _enter(ledger: Ledger, study: Study, request: Request) -> int:
-    """Record the request for a study and return the generation that its rows get."""
+def _check_distinct(request: Request) -> None:
+    """Rows go by the claim's id and pages by the study's name: two of one name would overwrite each other."""
+    studies: dict[str, Study] = {}
+    claims: dict[str, Study] = {}
+    for study in request.studies:
+        other = studies.setdefault(study.name, study)
+        if other is not study:
+            raise ClaimError(f"{other.origin} and {study.origin} are both called {study.name!r}: rename one file.")
+        for claim in study.claims:
+            other = claims.setdefault(claim.id, study)
+            if other is not study:
+                raise ClaimError(f"{other.origin} and {study.origin} both hold a claim {claim.id!r}: rename one.")
+
+
+def _enter(ledger: Ledger, study: Study, request: Request) -> dict[str, int]:
+    """Record the request for a study; returns the least generation of each claim's rows that counts as done."""
     ids = [claim.id for claim in request.chosen(study)]
-    newest = ledger.generation(ids)
-    generation = newest + 1 if request.fresh else newest
-    before = ledger.entries().get(study.name)
+    entries = ledger.entries()
+    for other in entries.values():
+        if other.name != study.name and set(other.claims) & set(ids):
+            shared = min(set(other.claims) & set(ids))
+            raise ClaimError(
+                f"{ledger.folder} already holds a claim {shared!r} of {other.name}: rename one, or choose another folder with --out."
+            )
+    generations = {id_: ledger.generation(id_) + 1 for id_ in ids} if request.fresh else {}
+    before = entries.get(study.name)
     if before and (before.profile, before.salt, before.device) == (request.profile, request.salt, request.device):
         ids = [claim.id for claim in study.claims if claim.id in {*ids, *before.claims}]
-        generation = max(generation, before.generation)
-    ledger.enter(Entry(study.name, study.origin, tuple(ids), request.profile, request.salt, request.device, generation))
-    return generation
+        generations = {**before.generations, **generations}
+    entry = Entry(study.name, study.origin, tuple(ids), request.profile, request.salt, request.device, generations)
+    ledger.enter(entry)
+    return {id_: generations.get(id_, 0) for id_ in ids}
 
 
 def stamps_of(claim: Claim) -> dict[str, Stamp]:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import final
 
 from . import STUDIES
 from .claim import Claim
-from .errors import ClaimError, UnknownName
+from .errors import ClaimError, StudyError, UnknownName
 
 
 @final
@@ -36,23 +37,36 @@ def load(origin: str) -> Study:
 
     Raises
     ------
-    ClaimError : the file holds no claim, or a claim in it cannot be made.
+    ClaimError : the file holds no claim, two of one name, or one that cannot be made.
+    StudyError : the import fails, whatever the reason.
 
     """
     if origin.endswith(".py") and not Path(origin).is_file():
         raise UnknownName(
             f"no file {origin}: a study was run from it; put it back, or run the study from where it is now."
         )
-    module = _import_file(Path(origin)) if origin.endswith(".py") else importlib.import_module(origin)
-    claims = tuple(
-        value
-        for value in vars(module).values()
-        if isinstance(value, Claim) and value.trial.__module__ == module.__name__
-    )
+    module = _imported(origin)
+    claims: dict[str, Claim] = {}
+    for value in vars(module).values():
+        if isinstance(value, Claim) and value.trial.__module__ == module.__name__:
+            if claims.setdefault(value.id, value) is not value:
+                raise ClaimError(f"{origin} holds two claims called {value.id!r}: give each trial a name of its own.")
     if not claims:
         raise ClaimError(f"{origin} holds no claim: decorate a trial with @claim(...) from lemmata.studies.claim.")
     first, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n")
-    return Study(claims[0].study, origin, first.strip().removesuffix(".") or claims[0].study, rest.strip(), claims)
+    name = next(iter(claims.values())).study
+    return Study(name, origin, first.strip().removesuffix(".") or name, rest.strip(), tuple(claims.values()))
+
+
+def _imported(origin: str) -> ModuleType:
+    try:
+        return _import_file(Path(origin)) if origin.endswith(".py") else importlib.import_module(origin)
+    except StudyError:
+        raise
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == origin]
+        where = f" (line {lines[-1]})" if lines else ""
+        raise StudyError(f"{origin} cannot be imported{where}: {type(error).__name__}: {error}") from error
 
 
 def _import_file(path: Path) -> ModuleType:

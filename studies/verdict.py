@@ -91,7 +91,7 @@ def judge(claim: Claim, rows: Sequence[Row], profile: Profile) -> Verdict:
     """
     points = list(claim.grid(profile).points())
     own = _judge_arm(claim, rows, "", points, profile)
-    by_switch = _by_switch(claim, rows, points, profile)
+    by_switch = _by_switch(claim.switch, own)
     # Where the claim itself fails on a switch value, a control has nothing to lose there.
     kept = [p for p in points if by_switch.get(str(p.get(claim.switch))) == "holds"] or points
     controls = {arm: _judge_arm(claim, rows, arm, kept, profile) for arm in claim.controls}
@@ -111,7 +111,8 @@ def _decide(
     if own.outcome == "fails" and "holds" not in outcomes and "undecided" not in outcomes:
         return "REFUTED", f"measured {headline(own)}, outside the predicted band."
     if own.outcome == "undecided" or "undecided" in outcomes:
-        return "INCONCLUSIVE", own.reason or f"the interval of {headline(own)} lies across the edge of the band."
+        open_ = Judgement(tuple(finding for finding in own.findings if finding.outcome == "undecided"))
+        return "INCONCLUSIVE", own.reason or f"the interval of {headline(open_)} lies across the edge of the band."
     for name, judgement in controls.items():
         if judgement.outcome == "undecided":
             return "INCONCLUSIVE", f"the control “{name}” is undecided: {judgement.reason or headline(judgement)}."
@@ -122,16 +123,12 @@ def _decide(
     return "SUPPORTED", "every interval lies inside its band, and every control fails, as it must."
 
 
-def _by_switch(
-    claim: Claim, rows: Sequence[Row], points: Sequence[Mapping[str, Any]], profile: Profile
-) -> dict[str, str]:
-    if not claim.switch:
-        return {}
-    outcomes: dict[str, str] = {}
-    for value in dict.fromkeys(point[claim.switch] for point in points):
-        some = [point for point in points if point[claim.switch] == value]
-        outcomes[str(value)] = _judge_arm(claim, rows, "", some, profile).outcome
-    return outcomes
+def _by_switch(switch: str, own: Judgement) -> dict[str, str]:
+    """The outcome at each value of the switch, on the claim's own simultaneous intervals."""
+    found: dict[str, list[Finding]] = {}
+    for finding in own.findings if switch else ():
+        found.setdefault(str(finding.point.get(switch)), []).append(finding)
+    return {value: Judgement(tuple(findings), own.reason).outcome for value, findings in found.items()}
 
 
 def _judge_arm(
@@ -191,5 +188,6 @@ def attempt(
     try:
         with numerics(device, dtype):
             return as_values(claim.trial(**keywords)), ""
-    except Exception as error:
-        return {}, f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        words = f"{type(error).__name__}: {error}"
+        return {}, words.encode("utf-8", "backslashreplace").decode()  # a ledger holds no lone surrogates

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from lemmata.studies.claim import AtMost, Claim, Equals, Grid, claim, trial_seed
+from lemmata.studies.claim import AtMost, Claim, Distributed, Equals, Grid, claim, trial_seed
 from lemmata.studies.errors import ClaimError
+from lemmata.studies.rows import Row
+from lemmata.studies.verdict import judge
 
 GOOD: dict[str, Any] = dict(
     source="zaslavsky1975facing",
@@ -55,11 +59,26 @@ def test_a_claim_runs_in_a_notebook() -> None:
         (dict(switch="padding"), "mean_is_zero.*'padding'"),
         (dict(expects="VERIFIED"), "mean_is_zero.*VERIFIED.*SUPPORTED"),
         (dict(predicts=Equals("2**q", within=0.1)), r"mean_is_zero.*2\*\*q"),
+        (dict(predicts=Distributed("stats.nrm()", within=0.1)), r"mean_is_zero.*stats\.nrm"),
+        (dict(quick=Grid(seeds=8)), "mean_is_zero.*needs 'n'.*quick grid"),
+        (dict(quick=Grid(n=[64], seed=[1], seeds=8)), "mean_is_zero.*'seed'"),
+        (dict(timeout=0), "mean_is_zero.*timeout=0"),
+        (dict(controls={"c": dict(shift=lambda: 1)}), "mean_is_zero.*'c'.*top level"),
     ],
 )
 def test_what_cannot_be_a_claim(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ClaimError, match=message):
         make(**changes)
+
+
+@pytest.mark.parametrize("values", ["relu", 3, [1, 1], [float("nan")], [np.ones(2)], [{1}]])
+def test_what_cannot_be_a_coordinate(values: Any) -> None:
+    with pytest.raises(ClaimError, match="'n'"):
+        Grid(n=values, seeds=5)
+
+
+def test_numpy_s_numbers_are_numbers() -> None:
+    assert Grid(n=2 ** np.arange(3), seeds=5) == Grid(n=[1, 2, 4], seeds=5)
 
 
 def test_a_claim_without_words_cannot_be_made() -> None:
@@ -70,11 +89,24 @@ def test_a_claim_without_words_cannot_be_made() -> None:
         claim(**GOOD)(silent)
 
 
-@pytest.mark.parametrize("bad", ["float('nan')", "float('inf')", "'text'", "np.ones(3)", "{'other': 1.0}", "1 / 0"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "float('nan')",
+        "float('inf')",
+        "'text'",
+        "np.ones(3)",
+        "{'other': 1.0}",
+        "1 / 0",
+        "sys.exit(0)",
+        r"1 / len(open('\udc80').read())",
+        "{'value': 1.0, 'big': np.broadcast_to(0.0, 2 * 10**8)}",
+    ],
+)
 def test_a_bad_return_is_a_failed_row_that_names_claim_and_point(bad: str) -> None:
     def broken(n: int, seed: int, shift: float = 0.0) -> Any:
         """Returns something that cannot be judged."""
-        return eval(bad) if shift == 0.0 and n == 64 else 9.0
+        return eval(bad, {"np": np, "sys": sys}) if shift == 0.0 and n == 64 else 9.0
 
     result = claim(**GOOD)(broken).run("quick")
     assert result.verdict.name == "INCONCLUSIVE"
@@ -110,6 +142,24 @@ def test_depends_only_over_a_declared_switch() -> None:
     assert verdict([0.0, 1.0], "bad", switch="kind") == "INCONCLUSIVE"
     assert verdict([5.0, 6.0], "bad", switch="kind") == "REFUTED"
     assert verdict([0.0, 0.5], "bad", switch="kind") == "SUPPORTED"
+
+
+def test_a_switch_is_judged_on_simultaneous_intervals() -> None:
+    """Each value alone would be decided at 95 %; the two together are not."""
+    grid = Grid(kind=[0.0, 5.0], seeds=6)
+    made = claim(
+        source="zaslavsky1975facing",
+        predicts=Equals(0, within=1),
+        quick=grid,
+        full=grid,
+        controls={"c": dict(control="bad")},
+        switch="kind",
+    )(toy)
+    noise = np.array([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
+    half = stats.t.ppf(0.9813, 5) * noise.std(ddof=1) / np.sqrt(6)  # between the 95 % and the 97.5 % interval
+    values = {("", 0.0): noise / half, ("", 5.0): 5 + noise / half, ("c", 0.0): 9 + noise, ("c", 5.0): 9 + noise}
+    rows = [Row("toy", a, {"kind": p}, k, {"value": v}) for (a, p), some in values.items() for k, v in enumerate(some)]
+    assert judge(made, rows, "quick").name == "INCONCLUSIVE"
 
 
 def test_one_failed_trial_is_enough_to_doubt() -> None:

@@ -110,6 +110,45 @@ def test_fresh_computes_again(claims_file: Callable[..., Path], tmp_path: Path) 
     assert "Nothing to compute" in said(lemmata_("run", str(file), "--out", str(out)))
 
 
+def test_fresh_reaches_only_what_was_asked_for(claims_file: Callable[..., Path], tmp_path: Path) -> None:
+    """One claim computed afresh, or one profile, leaves the other rows done."""
+    other = GOOD.replace("mean_is_zero", "mean_again").replace(
+        "full=Grid(n=[64], seeds=9)", "full=Grid(n=[64], seeds=10)"
+    )
+    run = ["run", str(claims_file(GOOD + other)), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert "32 trials computed" in said(lemmata_(*run))
+    assert "6 trials computed" in said(lemmata_(*run, "--profile", "full"))
+    assert "16 trials computed" in said(lemmata_(*run, "--fresh", "--claim", "mean_again"))
+    assert "Nothing to compute" in said(lemmata_(*run))
+    assert "Nothing to compute" in said(lemmata_(*run, "--profile", "full"))
+
+
+def test_two_claims_of_one_name_are_refused(claims_file: Callable[..., Path], tmp_path: Path) -> None:
+    one, two, out = str(claims_file(GOOD)), str(claims_file(GOOD, "other")), str(tmp_path / "out")
+    together = lemmata_("run", one, two, "--out", out)
+    assert together.returncode == 2
+    assert "'mean_is_zero'" in said(together)
+    assert lemmata_("run", one, "--out", out, "--workers", "1").returncode == 0
+    after = lemmata_("run", two, "--out", out)
+    assert after.returncode == 2
+    assert "--out" in said(after)
+
+
+@pytest.mark.parametrize("body", ["import no_such_module", "def f(:", "raise SystemExit(0)", "undefined_name"])
+def test_a_file_that_cannot_be_imported_is_one_line(claims_file: Callable[..., Path], body: str) -> None:
+    done = lemmata_("run", str(claims_file(body)))
+    assert done.returncode == 2
+    assert "my_claims.py cannot be imported" in said(done)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(claims_file: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    done = lemmata_("run", str(claims_file(GOOD)), "--out", str(tmp_path / "taken"))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
 def test_a_broken_claim_file_is_a_usage_error(claims_file: Callable[..., Path], tmp_path: Path) -> None:
     done = lemmata_("run", str(claims_file(GOOD.replace('controls={"centred draws": dict(shift=2.0)}', "controls={}"))))
     assert done.returncode == 2

@@ -57,7 +57,7 @@ def test_the_newest_generation_wins_and_the_old_stays(tmp_path: Path) -> None:
         for generation in (0, 1):
             ledger.write(TASK, generation, STAMP, Reply({"value": float(generation)}), run)
         assert [row.value for row in ledger.rows("c", "", "cpu", {})] == [1.0]
-        assert ledger.generation(["c"]) == 1
+        assert ledger.generation("c") == 1
     assert sqlite3.connect(tmp_path / "ledger.db").execute("SELECT COUNT(*) FROM trials").fetchone() == (2,)
 
 
@@ -109,7 +109,7 @@ def test_a_folder_without_a_ledger_says_so(tmp_path: Path) -> None:
 
 def test_it_opens_read_only(tmp_path: Path) -> None:
     with Ledger(tmp_path, write=True) as ledger:
-        ledger.enter(Entry("a/b", "lemmata.studies.a.b", ("c",), "quick", "", "cpu", 0))
+        ledger.enter(Entry("a/b", "lemmata.studies.a.b", ("c",), "quick", "", "cpu", {}))
     (tmp_path / "ledger.db").chmod(0o444)
     tmp_path.chmod(0o555)
     try:
@@ -117,3 +117,10 @@ def test_it_opens_read_only(tmp_path: Path) -> None:
             assert list(ledger.entries()) == ["a/b"]
     finally:
         tmp_path.chmod(0o755)
+
+
+def test_a_file_that_is_no_ledger_is_a_typed_error(tmp_path: Path) -> None:
+    for content in (b"", b"no database at all, whatever its name may be" * 9):
+        (tmp_path / "ledger.db").write_bytes(content)
+        with pytest.raises(StudyError, match="cannot be opened as a ledger"):
+            Ledger(tmp_path)

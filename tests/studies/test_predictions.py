@@ -139,6 +139,11 @@ def test_chance_to_refute_tells_strong_from_weak() -> None:
     assert Equals(0, within=0.1).chance_to_refute(weak) < 0.2
 
 
+def test_power_is_not_defined_for_a_band_without_width() -> None:
+    samples = [Sample({"x": 1}, np.arange(8.0))]
+    assert math.isnan(AtMost(0, of="mean").chance_to_refute(samples))
+
+
 def test_scales_judges_each_group_of_the_other_coordinates() -> None:
     rng = np.random.default_rng(8)
     samples = [

@@ -10,15 +10,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lemmata.studies.errors import StudyError
+from lemmata.studies.runner import Runner
+from lemmata.studies.study import load
+
 TROUBLE = '''
-@claim(predicts=AtMost(1), controls={"c": dict(big=True)}, timeout=3, **SMALL)
+@claim(predicts=AtMost(1), controls={"c\\n“d”": dict(big=True)}, timeout=3, **SMALL)
 def troubled(n: int, seed: int, big: bool = False) -> float:
     """One point kills or hangs its worker."""
-    if n == 2 and not big:
+    if n == 2 and big:
         if WHAT == "die":
             os.kill(os.getpid(), 9)
         time.sleep(60)
@@ -87,10 +93,10 @@ def test_dead_and_hanging_workers_are_named_and_the_rest_goes_on(
     file.write_text(file.read_text().replace("seeds=5", "seeds=1"))
     done = run(file, tmp_path / "out")
     assert done.returncode == 3, done.stderr
-    assert re.search(rf'failed: troubled at {{"n":2}} seed 0: {message}', done.stderr)
+    assert re.search(rf'failed: troubled \[control: c\n“d”\] at {{"n":2}} seed 0: {message}', done.stderr)
     rows = values(tmp_path / "out")
     assert len(rows) == 4
-    assert [row[1:4] for row in rows if row[13]] == [("", '{"n":2}', 0)]
+    assert [row[1:4] for row in rows if row[13]] == [("c\n“d”", '{"n":2}', 0)]
 
 
 def test_a_second_run_computes_nothing_and_writes_nothing(claims_file: Callable[..., Path], tmp_path: Path) -> None:
@@ -164,6 +170,49 @@ def test_interrupt_is_clean_and_resumable(claims_file: Callable[..., Path], tmp_
     assert 0 < len(values(out)) < 60
     assert run(file, out).returncode == 0
     assert len(values(out)) == 60
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="finds workers through /proc; run it on Linux")
+def test_interrupt_while_workers_start_prints_no_traceback(claims_file: Callable[..., Path], tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to the whole group, also to workers that have not yet learnt to ignore it."""
+    out = tmp_path / "out"
+    victim = subprocess.Popen(
+        command(claims_file(SLOW), out),
+        env=os.environ | {"LEMMATA_TEST_MARK": str(out)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while sum("spawn_main" in line for line in processes(f"LEMMATA_TEST_MARK={out}")) < 2 and victim.poll() is None:
+        time.sleep(0.01)
+    os.killpg(victim.pid, signal.SIGINT)
+    _, stderr = victim.communicate(timeout=30)
+    assert victim.returncode == 130
+    assert "Traceback" not in stderr
+    assert "Interrupted" in stderr
+
+
+def test_any_executor_will_do() -> None:
+    made = load("lemmata.studies.foundations.cross_entropy").claims[0]
+    tasks = made.tasks("quick")[:4]
+    replies = list(Runner(1, {made.id: made}, ThreadPoolExecutor).run(tasks))
+    assert {task for task, _ in replies} == set(tasks)
+    assert not any(reply.error for _, reply in replies)
+
+
+def test_workers_that_cannot_start_end_the_run() -> None:
+    made = load("lemmata.studies.foundations.cross_entropy").claims[0]
+    with pytest.raises(StudyError, match="before their first trial"):
+        list(Runner(2, {made.id: made}, Broken).run(made.tasks("quick")))
+
+
+class Broken(ThreadPoolExecutor):
+    """An executor whose workers never start."""
+
+    def submit(self, *_: Any, **__: Any) -> Any:
+        future: Future[Any] = Future()
+        future.set_exception(BrokenExecutor())
+        return future
 
 
 def test_a_killed_worker_costs_nothing(claims_file: Callable[..., Path], tmp_path: Path) -> None:
