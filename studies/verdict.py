@@ -68,8 +68,12 @@ def varying(judgement: Judgement) -> list[str]:
 
 
 def label(point: Mapping[str, Any], names: Sequence[str]) -> str:
-    """A point in words, by some of its coordinates."""
-    return ", ".join(f"{name} = {point[name]}" for name in names)
+    """A point in words, by some of its coordinates: numbers as a person writes them, Greek names as letters."""
+    shown = {name: number(point[name]) if isinstance(point[name], float) else str(point[name]) for name in names}
+    return ", ".join(f"{_GREEK.get(name, name)} = {value}" for name, value in shown.items())
+
+
+_GREEK = dict(alpha="α", beta="β", gamma="γ", epsilon="ε", eta="η", sigma="σ")
 
 
 def worst_of(judgement: Judgement) -> Finding | None:

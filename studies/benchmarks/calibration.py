@@ -99,7 +99,7 @@ def _slopes(name: str, z: np.ndarray) -> Iterator[Rates]:
     for truth, power in places.items():
         for of in ("mean", "var"):
             values = z * x ** (power / 2) if of == "var" else (40 + z).clip(1) * x**power
-            support, refute = rates(Scales("x", power=-1, within=0.5, of=of), values, points)  # type: ignore[arg-type]
+            support, refute = rates(Scales("x", power=-1, within=0.5, of=of), values, points)
             yield Rates(f"Scales {of}", z.shape[-1], name, truth, support, refute)
 
 
