@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,7 @@ def test_interrupt_while_workers_start_prints_no_traceback(claims_file: Callable
     )
     while sum("spawn_main" in line for line in processes(f"LEMMATA_TEST_MARK={out}")) < 2 and victim.poll() is None:
         time.sleep(0.01)
+    time.sleep(0.2)  # the workers now import torch
     os.killpg(victim.pid, signal.SIGINT)
     _, stderr = victim.communicate(timeout=30)
     assert victim.returncode == 130
@@ -193,7 +195,8 @@ def test_interrupt_while_workers_start_prints_no_traceback(claims_file: Callable
 
 
 def test_any_executor_will_do() -> None:
-    made = load("lemmata.studies.foundations.cross_entropy").claims[0]
+    """Also one in this process, which the default workers' watch on time would end."""
+    made = replace(load("lemmata.studies.foundations.cross_entropy").claims[0], timeout=0.001)
     tasks = made.tasks("quick")[:4]
     replies = list(Runner(1, {made.id: made}, ThreadPoolExecutor).run(tasks))
     assert {task for task, _ in replies} == set(tasks)
