@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from time import perf_counter
 from typing import Any, Protocol
 
 import torch
@@ -28,7 +27,6 @@ class Engine(Protocol):
     """Multiplies the rows of a (k, P) tensor by the Hessian."""
 
     mode: str
-    cost: float  # of a product, in gradients
     held: int  # bytes kept between products
 
     def multiply(self, vectors: Tensor) -> Tensor:
@@ -44,7 +42,6 @@ class Start:
     value: float
     gradient: Tensor
     batches: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,6 @@ def start(objective: Objective, cap: int) -> Start:
     The rule: after each batch, the bytes held so far are scaled to all batches (where their number is known). Once that
     exceeds the cap, all graphs are dropped and products are taken afresh.
     """
-    begun = perf_counter()
     theta = list(objective.leaves.values())
     gradient = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
     graphs: list[Graph] = []
@@ -90,7 +86,7 @@ def start(objective: Objective, cap: int) -> Start:
     engine: Engine = (
         Retained(theta, graphs, divisor, held, cap, objective) if retain else Fresh(objective, gradient, divisor)
     )
-    return Start(engine, value / divisor, gradient, batches, perf_counter() - begun)
+    return Start(engine, value / divisor, gradient, batches)
 
 
 def _gradients(loss: Tensor, theta: list[Tensor], retain: bool) -> tuple[Tensor | None, ...]:
@@ -144,7 +140,7 @@ def explained(objective: Objective) -> Iterator[None]:
 class Retained:
     """Products with kept graphs of the gradient (reverse over reverse): about 1.5 gradients each."""
 
-    mode, cost = "retained reverse-over-reverse", 1.5
+    mode = "retained reverse-over-reverse"
 
     def __init__(
         self, theta: list[Tensor], graphs: list[Graph], divisor: float, held: int, cap: int, objective: Objective
@@ -207,7 +203,7 @@ def no_slow_vmap() -> Iterator[None]:
 class Fresh:
     """Products that keep nothing (forward over reverse): about 3.5 gradients each, and a check that data are fixed."""
 
-    mode, cost, held = "fresh forward-over-reverse", 3.5, 0
+    mode, held = "fresh forward-over-reverse", 0
 
     def __init__(self, objective: Objective, gradient: Tensor, divisor: float) -> None:
         self.objective, self.gradient, self.divisor = objective, gradient, divisor

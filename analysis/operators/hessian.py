@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -104,6 +105,7 @@ class Hessian(Operator):
         self.batch_stats = objective.batch_stats
         self._switched = objective.switched
         self._start = start(objective, self.memory_cap)
+        self._seconds: float | None = None
 
     @property
     def value(self) -> float:
@@ -130,10 +132,16 @@ class Hessian(Operator):
             return self._start.engine.multiply(vectors.clone() if vectors.is_inference() else vectors)
 
     def plan(self, k: int = 1) -> Plan:
-        """Products, their seconds reckoned from the time of the first gradient, and the bytes held."""
+        """Products, their seconds and the bytes held. The seconds are those of one product, timed here after another."""
         engine = self._start.engine
         own = self.shape[0] * torch.finfo(self.dtype).bits // 8
-        return Plan(f"Hessian, {engine.mode}", k, k * engine.cost * self._start.seconds, engine.held + 2 * own)
+        if self._seconds is None:
+            probe = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
+            self @ probe  # the first product of a process also loads what it needs
+            begun = perf_counter()
+            (self @ probe).sum().item()  # waits for an accelerator
+            self._seconds = perf_counter() - begun
+        return Plan(f"Hessian, {engine.mode}", k, k * self._seconds, engine.held + 2 * own)
 
     def __repr__(self) -> str:
         notes = [f"{self.shape[0]} × {self.shape[1]}", str(self.dtype), str(self.device), self.mode]
