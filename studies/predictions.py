@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -32,9 +33,21 @@ class Banded(Prediction):
         estimate, low, high = REDUCERS[self.of](values, level)  # type: ignore[attr-defined]
         return estimate[..., 0], low[..., 0], high[..., 0]
 
+    def check_grid(self, coordinates: Mapping[str, Sequence[Any]], seeds: int) -> None:  # noqa: D102
+        super().check_grid(coordinates, seeds)
+        points = math.prod(len(values) for values in coordinates.values())
+        needed = math.ceil(
+            1 + math.log2(points / (1 - LEVEL))
+        )  # the extremes miss the median with chance 2^(1 - seeds)
+        if self.of == "median" and seeds < needed:  # type: ignore[attr-defined]
+            raise ClaimError(
+                f"of='median' can decide nothing from {seeds} seeds at {points} points: even the whole range covers too "
+                f"rarely. Use at least {needed} seeds, or fewer points."
+            )
+
+    @abstractmethod
     def miss(self, point: Point) -> float | None:
         """A truth that misses the band by half of it; None where no near miss is defined."""
-        raise NotImplementedError
 
     def near_miss(self, values: Array, group: Sequence[Sample], rng: np.random.Generator, draws: int) -> Array | None:  # noqa: D102
         target = self.miss(group[0].point)

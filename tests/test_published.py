@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,19 @@ def test_the_same_ledger_gives_the_same_bytes(studies: list[Judged], tmp_path: P
     assert len(made) == 2 * len(STUDIES) + 2
     differing = [str(path) for path, content in made.items() if (PUBLISHED / path).read_bytes() != content]
     assert not differing, "render again with: lemmata report reports/published --as-published"
+
+
+def test_alt_text_of_every_formula_in_the_pdf_is_its_source(studies: list[Judged]) -> None:
+    """The sources are cut from the docstrings here, by another rule than the report's."""
+    pikepdf = pytest.importorskip("pikepdf")
+    for judged_study in studies:
+        study = judged_study.study
+        prose = [study.abstract, *(claim.statement for claim in study.claims)]
+        sources = [
+            formula for text in prose for formula in re.findall(r"(?<!\\)\$(.+?)(?<!\\)\$", text, flags=re.DOTALL)
+        ]
+        with pikepdf.open(PUBLISHED / f"{study.name.replace('/', '-')}.pdf") as pdf:
+            nodes = [node for node in pdf.objects if isinstance(node, pikepdf.Dictionary)]
+            found = [str(node.Alt) for node in nodes if node.get("/S") == "/Formula" and "/Alt" in node]
+        assert len(sources) > 5
+        assert sorted(" ".join(text.split()) for text in found) == sorted(" ".join(text.split()) for text in sources)

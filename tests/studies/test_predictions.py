@@ -183,3 +183,14 @@ def test_logarithm_of_a_negative_value_is_refused() -> None:
 
 def test_numbers_read_well() -> None:
     assert [number(x) for x in (0.0, -1.5, 1e-12, 123456.0)] == ["0", "−1.5", "10⁻¹²", "123456"]
+
+
+def test_a_median_that_can_decide_nothing_is_refused() -> None:
+    prediction = Equals(0, within=1, of="median")
+    for points, enough in ((1, 6), (4, 8)):
+        prediction.check_grid({"x": range(points)}, enough)
+        level = 1 - (1 - LEVEL) / points
+        assert np.isfinite(REDUCERS["median"](np.arange(float(enough))[None], level)[1])
+        assert not np.isfinite(REDUCERS["median"](np.arange(float(enough - 1))[None], level)[1])
+        with pytest.raises(ClaimError, match=f"at least {enough} seeds"):
+            prediction.check_grid({"x": range(points)}, enough - 1)
