@@ -26,7 +26,8 @@ NOISE: dict[str, Noise] = {
     "skewed": lambda rng, size: rng.exponential(size=size) - 1,
     "t3": lambda rng, size: rng.standard_t(3, size=size) / np.sqrt(3),
 }
-_MEDIAN = {"Gaussian": 0.0, "skewed": np.log(2) - 1, "t3": 0.0}
+#: The medians of that noise.
+MEDIAN = {"Gaussian": 0.0, "skewed": np.log(2) - 1, "t3": 0.0}
 _WIDTHS = (64, 128, 256, 512)
 _STATED = (1 - LEVEL) / 2
 
@@ -61,7 +62,7 @@ def table(draws: int = 4000, seed: int = 0) -> Iterator[Rates]:
     for name, noise in NOISE.items():
         rng = np.random.default_rng([seed, len(name)])
         yield from _means(name, noise(rng, (draws, 1, 5)))
-        yield from _medians(name, noise(rng, (draws, 1, 12)) - _MEDIAN[name])
+        yield from _medians(name, noise(rng, (draws, 1, 12)) - MEDIAN[name])
         yield from _variances(name, noise(rng, (draws, 1, 40)))
         yield from _slopes(name, noise(rng, (draws, len(_WIDTHS), 12)))
     yield from _laws(np.random.default_rng(seed), draws)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lemmata.studies.benchmarks.calibration import MEDIAN, NOISE, rates
 from lemmata.studies.errors import ClaimError
 from lemmata.studies.intervals import REDUCERS
 from lemmata.studies.judgement import Finding, Sample, evaluate, number
@@ -17,28 +18,14 @@ from lemmata.studies.predictions import AtLeast, AtMost, Distributed, Equals, Sc
 DRAWS = 4000
 #: Three binomial standard errors of a rate near 5 %, at DRAWS draws.
 SLACK = 3 * math.sqrt(0.05 * 0.95 / DRAWS)
-NOISE = {
-    "gaussian": lambda rng, size: rng.normal(size=size),
-    "skewed": lambda rng, size: rng.exponential(size=size) - 1,
-    "t3": lambda rng, size: rng.standard_t(3, size=size) / math.sqrt(3),
-}
-MEDIAN = {"gaussian": 0.0, "skewed": math.log(2) - 1, "t3": 0.0}
 #: One-sided error rate at the very edge of the band. Student t states 2.5 %; for noise as skewed as an exponential the tail
 #: on the side of the short tail is larger, 11 % at five seeds (Monte Carlo of the definition), and the other tail smaller.
-STATED = {"gaussian": 0.025, "t3": 0.025, "skewed": 0.115}
+STATED = {"Gaussian": 0.025, "t3": 0.025, "skewed": 0.115}
 SEEDS = 5
 WIDTHS = [64, 128, 256, 512]
 
 
-def rates(prediction: Prediction, values: np.ndarray, group: list[Sample]) -> tuple[float, float]:
-    """Shares of draws that support and that refute."""
-    low, high = prediction.band(group[0].point)
-    _, lower, upper = prediction.interval(values, group, LEVEL)
-    return float(np.mean((lower >= low) & (upper <= high))), float(np.mean((lower > high) | (upper < low)))
-
-
-def one_point(n: int) -> list[Sample]:
-    return [Sample({"x": 1}, np.zeros(n))]
+ONE_POINT = [{"x": 1.0}]
 
 
 @pytest.mark.parametrize("noise", NOISE)
@@ -49,12 +36,12 @@ def one_point(n: int) -> list[Sample]:
 def test_mean_error_rates(noise: str, prediction: Prediction, edges: tuple[float, ...]) -> None:
     draws = NOISE[noise](np.random.default_rng(1), (DRAWS, 1, SEEDS))
     inside, outside = draws, draws + 9 * edges[0] / 4
-    assert rates(prediction, inside, one_point(SEEDS))[0] > 0.9
-    assert rates(prediction, inside, one_point(SEEDS))[1] < SLACK
-    assert rates(prediction, outside, one_point(SEEDS))[0] < SLACK
-    assert rates(prediction, outside, one_point(SEEDS))[1] > 0.9
+    assert rates(prediction, inside, ONE_POINT)[0] > 0.9
+    assert rates(prediction, inside, ONE_POINT)[1] < SLACK
+    assert rates(prediction, outside, ONE_POINT)[0] < SLACK
+    assert rates(prediction, outside, ONE_POINT)[1] > 0.9
     for edge in edges:
-        support, refute = rates(prediction, draws + edge, one_point(SEEDS))
+        support, refute = rates(prediction, draws + edge, ONE_POINT)
         assert support < STATED[noise] + SLACK
         assert refute < STATED[noise] + SLACK
 
@@ -64,10 +51,10 @@ def test_median_error_rates_are_exact_for_every_law(noise: str) -> None:
     draws = NOISE[noise](np.random.default_rng(2), (DRAWS, 1, 12)) - MEDIAN[noise]
     prediction = Equals(0, within=4, of="median")
     for edge in (-4, 4):
-        support, refute = rates(prediction, draws + edge, one_point(12))
+        support, refute = rates(prediction, draws + edge, ONE_POINT)
         assert support < 0.025 + SLACK
         assert refute < 0.025 + SLACK
-    assert rates(prediction, draws, one_point(12))[0] > 0.9
+    assert rates(prediction, draws, ONE_POINT)[0] > 0.9
 
 
 def test_median_of_five_can_decide_nothing() -> None:
@@ -82,11 +69,11 @@ def test_median_of_five_can_decide_nothing() -> None:
 @pytest.mark.parametrize("of", ["mean", "var"])
 def test_scales_error_rates(noise: str, exponent: float, of: str) -> None:
     draws = NOISE[noise](np.random.default_rng(3), (DRAWS, len(WIDTHS), 12))
-    group = [Sample({"width": w}, np.zeros(12)) for w in WIDTHS]
+    points = [{"width": float(width)} for width in WIDTHS]
     x = np.array(WIDTHS, dtype=float)[:, None]
     values = draws * x ** (exponent / 2) if of == "var" else (40 + draws).clip(1) * x**exponent
-    support, refute = rates(Scales("width", power=-1, within=0.15, of=of), values, group)
-    stated = 0.025 if of == "mean" or noise == "gaussian" else 0.06  # the jackknifed log-variance under heavy tails
+    support, refute = rates(Scales("width", power=-1, within=0.15, of=of), values, points)
+    stated = 0.025 if of == "mean" or noise == "Gaussian" else 0.06  # the jackknifed log-variance under heavy tails
     assert support < stated + SLACK
     assert refute < stated + SLACK
 
@@ -94,7 +81,7 @@ def test_scales_error_rates(noise: str, exponent: float, of: str) -> None:
 @pytest.mark.parametrize("edge", [0.7, 1.3])
 def test_variance_error_rates_for_gaussian_noise(edge: float) -> None:
     draws = np.random.default_rng(4).normal(size=(DRAWS, 1, 40)) * math.sqrt(edge)
-    support, refute = rates(Equals(1, within=0.3, of="var"), draws, one_point(40))
+    support, refute = rates(Equals(1, within=0.3, of="var"), draws, ONE_POINT)
     assert support < 0.05 + SLACK
     assert refute < 0.05 + SLACK
 
@@ -105,12 +92,12 @@ def test_distributed_error_rates() -> None:
     uniform = rng.random((DRAWS, 1, 200))
     prediction = Distributed("stats.uniform()", within=0.2)
     moved = np.where(rng.random(uniform.shape) < 0.2, -1.0, uniform)  # Kolmogorov distance 0.2 exactly
-    support, refute = rates(prediction, moved, one_point(200))
+    support, refute = rates(prediction, moved, ONE_POINT)
     assert support < 0.025 + SLACK
     assert refute < 0.025 + SLACK
-    assert rates(prediction, uniform, one_point(200))[0] > 0.9
+    assert rates(prediction, uniform, ONE_POINT)[0] > 0.9
     far = np.where(rng.random(uniform.shape) < 0.5, -1.0, uniform)
-    assert rates(prediction, far, one_point(200))[1] > 0.9
+    assert rates(prediction, far, ONE_POINT)[1] > 0.9
 
 
 def test_exact_reducers_judge_every_instance() -> None:
