@@ -7,6 +7,7 @@ then rounded and moved: the same seed means the same network on every device, an
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -113,11 +114,7 @@ def resolve_activation(activation: str | Activation) -> Activation:
     True
     """
     if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            raise ArchitectureError(
-                f"activation={activation!r} is not known; choose one of {', '.join(ACTIVATIONS)}, "
-                "or pass your own function from a tensor to a tensor of the same shape."
-            )
+        checked_name("activation", activation, ACTIVATIONS, "your own function from a tensor to one of the same shape")
         return ACTIVATIONS[activation]
     if not callable(activation):
         raise ArchitectureError(
@@ -134,9 +131,22 @@ def resolve_law(init: str | Law) -> Law:
     """
     if isinstance(init, Law):
         return init
-    if not isinstance(init, str) or init not in LAWS:
-        raise ArchitectureError(f"init={init!r} is not known; choose one of {', '.join(LAWS)}, or pass a Law.")
-    return LAWS[init]
+    return LAWS[checked_name("init", init, LAWS, "a Law")]
+
+
+def checked_name(argument: str, given: object, known: Iterable[str], instead: str = "") -> str:
+    """Return `given` if it is one of the `known` names; else say which are nearest.
+
+    >>> checked_name("positions", "rotary", ["none", "rotary"])
+    'rotary'
+    """
+    names = list(known)
+    if isinstance(given, str) and given in names:
+        return given
+    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    own = f", or pass {instead}" if instead else ""
+    raise ArchitectureError(f"{argument}={given!r} is not known{hint}; choose one of {', '.join(names)}{own}.")
 
 
 def checked_sizes(name: str, sizes: Sequence[int], least: int) -> tuple[int, ...]:
@@ -169,6 +179,20 @@ def checked_size(name: str, size: int) -> int:
     return size
 
 
+def checked_generator(generator: torch.Generator | None) -> torch.Generator | None:
+    """Return `generator` if it lives on the CPU, or None.
+
+    >>> checked_generator(None) is None
+    True
+    """
+    if generator is not None and generator.device.type != "cpu":
+        raise ArchitectureError(
+            f"generator lives on {generator.device}; initial weights are drawn on the CPU and then moved, so that a "
+            "seed means the same network on every device: pass torch.Generator().manual_seed(seed)."
+        )
+    return generator
+
+
 def draw(law: Law, shape: Sequence[int], generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     r"""Draw a weight of `shape` = (out, in, *kernel) and a bias of shape (out,) from `law`, on the CPU in float64.
 
@@ -178,11 +202,7 @@ def draw(law: Law, shape: Sequence[int], generator: torch.Generator | None) -> t
     >>> torch.allclose(weight @ weight.T, torch.eye(2, dtype=torch.float64), atol=1e-14), bias.tolist()
     (True, [0.0, 0.0])
     """
-    if generator is not None and generator.device.type != "cpu":
-        raise ArchitectureError(
-            f"generator lives on {generator.device}; initial weights are drawn on the CPU and then moved, so that a "
-            "seed means the same network on every device: pass torch.Generator().manual_seed(seed)."
-        )
+    generator = checked_generator(generator)
     kernel = math.prod(shape[2:])
     fan_in, fan_out = shape[1] * kernel, shape[0] * kernel
     if law.shape == "orthogonal":
@@ -211,7 +231,7 @@ def _orthogonal(rows: int, columns: int, generator: torch.Generator | None) -> T
     return q if rows >= columns else q.T
 
 
-def initialise_(layer: nn.Linear | nn.Conv2d, law: Law, generator: torch.Generator | None) -> None:
+def initialise_(layer: nn.Linear | nn.Conv1d | nn.Conv2d, law: Law, generator: torch.Generator | None) -> None:
     """Fill a layer's weight and bias in place with a draw from `law`."""
     weight, bias = draw(law, layer.weight.shape, generator)
     with torch.no_grad():
@@ -235,3 +255,46 @@ def linear(
     )
     initialise_(layer, law, generator)
     return layer
+
+
+class Maker:
+    """Makes the parameters of one module: drawn on the CPU in float64 from one generator, then rounded and moved.
+
+    Args:
+        dtype: of the parameters; torch's default if None.
+        device: of the parameters; torch's default if None.
+        generator: a CPU generator; torch's global one if None.
+
+    >>> make = Maker(torch.float64, None, torch.Generator().manual_seed(0))
+    >>> make.uniform((2, 3), bound=0.1).abs().max() < 0.1
+    tensor(True)
+
+    """
+
+    def __init__(
+        self, dtype: torch.dtype | None, device: torch.device | str | None, generator: torch.Generator | None
+    ) -> None:
+        self.dtype, self.device, self.generator = dtype, device, generator
+
+    def parameter(self, value: Tensor) -> nn.Parameter:
+        """Make a parameter of a value given in float64."""
+        device = self.device or torch.get_default_device()
+        return nn.Parameter(value.to(device, self.dtype or torch.get_default_dtype()))
+
+    def normal(self, shape: Sequence[int], variance: float) -> nn.Parameter:
+        """Draw independent $N(0, variance)$ entries."""
+        law = Law("", lambda n, m: variance)
+        return self.parameter(_scaled(law, tuple(shape), variance, checked_generator(self.generator)))
+
+    def uniform(self, shape: Sequence[int], bound: float) -> nn.Parameter:
+        """Draw independent entries, uniform on ±bound: variance bound²/3."""
+        law = Law("", lambda n, m: 0.0, shape="uniform")
+        return self.parameter(_scaled(law, tuple(shape), bound**2 / 3, checked_generator(self.generator)))
+
+    def full(self, shape: Sequence[int], value: float) -> nn.Parameter:
+        """Fill with one value."""
+        return self.parameter(torch.full(tuple(shape), value, dtype=torch.float64, device="cpu"))
+
+    def linear(self, fan_in: int, fan_out: int, law: Law, bias: bool = True) -> nn.Linear:
+        """Make an `nn.Linear` drawn from `law`."""
+        return linear(fan_in, fan_out, bias, law, self.dtype, self.device, self.generator)

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._entry import Architecture, Symmetry, cross_entropy, images, seeded, trivially
 from ._pieces import (
     Activation,
     ArchitectureError,
     Law,
+    checked_name,
     checked_size,
     checked_sizes,
     initialise_,
@@ -89,9 +91,7 @@ class CNN(nn.Module):
         self.channels = checked_sizes("channels", channels, least=2)
         self.kernel = checked_size("kernel", kernel)
         self.stride = checked_size("stride", stride)
-        if padding not in PADDINGS:
-            raise ArchitectureError(f"padding={padding!r} is not known; choose one of {', '.join(PADDINGS)}.")
-        self.padding = padding
+        self.padding = checked_name("padding", padding, PADDINGS)
         self.activation = resolve_activation(activation)
         law = resolve_law(init)
         self.layers = nn.ModuleList()
@@ -144,3 +144,32 @@ class CNN(nn.Module):
                 "take a larger image, a smaller kernel or fewer strides."
             )
         return F.pad(x, (before, after, before, after), mode="circular")
+
+
+#: The 20 cyclic shifts of a 5 × 4 image.
+_TORUS_SHIFTS = Symmetry(
+    elements=tuple((down, right) for down in range(5) for right in range(4)),
+    act_on_inputs=lambda g, x: x.roll(g, dims=(-2, -1)),
+    act_on_outputs=trivially,
+)
+
+ENTRIES = (
+    Architecture(
+        name="cnn",
+        family="CNN",
+        build=lambda: CNN([2, 3, 3], classes=3, dtype=torch.float64, generator=seeded(4)),
+        sample=images(2, 5, 4, 3),
+        loss=cross_entropy,
+        symmetry=_TORUS_SHIFTS,
+        source="lecun1998gradient",
+    ),
+    Architecture(
+        name="cnn-zeros",
+        family="CNN",
+        build=lambda: CNN([2, 3, 3], classes=3, padding="zeros", dtype=torch.float64, generator=seeded(5)),
+        sample=images(2, 5, 4, 3),
+        loss=cross_entropy,
+        symmetry=None,
+        source="lecun1998gradient",
+    ),
+)

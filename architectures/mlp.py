@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ._entry import Architecture, Symmetry, mean_square, normal, regression, seeded
 from ._pieces import Activation, ArchitectureError, Law, checked_sizes, linear, resolve_activation, resolve_law
 
 
@@ -175,3 +176,52 @@ def _check_last(x: Tensor, width: int) -> None:
             f"the input has shape {tuple(x.shape)}, but widths[0]={width} asks for (..., {width}); "
             "images must be flattened first: x.flatten(1)."
         )
+
+
+def _relu() -> MLP:
+    return MLP([3, 5, 4, 2], activation="relu", dtype=torch.float64, generator=seeded(2))
+
+
+def _away_from_kinks(seed: int, dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Keep inputs at which every hidden |z| > 0.05: a ReLU network is then smooth in a ball around its parameters."""
+    g = seeded(seed)
+    candidates, target = normal(g, 400, 3), normal(g, 5, 2)
+    with torch.no_grad():
+        hidden = torch.cat(_relu().preactivations(candidates)[:-1], dim=-1)  # (400 9)
+    inputs = candidates[hidden.abs().amin(-1) > 0.05][:5]
+    return inputs.to(device, dtype), target.to(device, dtype)
+
+
+#: The two signs: every linear map is odd.
+_SIGNS = Symmetry(elements=(1, -1), act_on_inputs=lambda g, x: g * x, act_on_outputs=lambda g, y: g * y)
+
+ENTRIES = (
+    Architecture(
+        name="mlp",
+        family="MLP",
+        build=lambda: MLP([3, 5, 4, 2], activation="tanh", dtype=torch.float64, generator=seeded(1)),
+        sample=regression(3, 2),
+        loss=mean_square,
+        symmetry=None,
+        source="rumelhart1986learning",
+    ),
+    Architecture(
+        name="mlp-relu",
+        family="MLP",
+        build=_relu,
+        sample=_away_from_kinks,
+        loss=mean_square,
+        symmetry=None,
+        source="rumelhart1986learning",
+        smooth=False,
+    ),
+    Architecture(
+        name="deep-linear",
+        family="DeepLinear",
+        build=lambda: DeepLinear([3, 4, 4, 2], dtype=torch.float64, generator=seeded(3)),
+        sample=regression(3, 2),
+        loss=mean_square,
+        symmetry=_SIGNS,
+        source="saxe2014exact",
+    ),
+)

@@ -18,15 +18,14 @@ from torch import Tensor
 from torch.func import functional_call, jvp, vjp
 
 import lemmata.analysis as la
-from lemmata.architectures import ARCHITECTURES, Architecture
+from lemmata.architectures import ARCHITECTURES, Architecture, arguments
 from lemmata.studies.claim import AtMost, Equals, Grid, claim, script
 from lemmata.studies.data import gaussian
 from lemmata.studies.training import flat_parameters, layout_of
 
 EVERY = {entry.name: entry for entry in ARCHITECTURES}
 #: A piecewise affine network has a zero remainder inside a cell and a kink outside: Taylor's theorem asks for neither.
-KINKED = frozenset({"mlp-relu"})
-SMOOTH = [name for name in EVERY if name not in KINKED]
+SMOOTH = [entry.name for entry in ARCHITECTURES if entry.smooth and not entry.exempt]
 STEPS = np.logspace(-1, -3, 5)
 DIRECTIONS = 20
 PAIRS = 100
@@ -46,11 +45,11 @@ class Problem:
 
     def output(self, flat: Tensor, detached: bool = False) -> Tensor:
         """The network's output as a function of its flat parameters."""
-        return functional_call(self.module, _cut(self.layout.split(flat), detached), (self.inputs,)).flatten()
+        return functional_call(self.module, _cut(self.layout.split(flat), detached), arguments(self.inputs)).flatten()
 
     def loss(self, named: Mapping[str, Tensor], detached: bool = False) -> Tensor:
         """The mean loss; ``detached`` hides the first parameter from differentiation."""
-        output = functional_call(self.module, _cut(named, detached), (self.inputs,))
+        output = functional_call(self.module, _cut(named, detached), arguments(self.inputs))
         return self.entry.loss(output, self.target)
 
 

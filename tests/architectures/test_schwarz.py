@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from lemmata.architectures import ACTIVATIONS, ARCHITECTURES, MLP
 
@@ -16,7 +17,7 @@ DTYPES = [torch.float32, torch.float64]
 def test_schwarz(schwarz, entry, dtype):
     module = entry.build().to(dtype)
     findings = schwarz.check_module(module, entry.loss, *entry.sample(0, dtype, "cpu"))
-    assert not findings, "\n".join(map(str, findings))
+    schwarz.expect(entry, findings)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -38,10 +39,12 @@ def test_catalogue(entry):
     assert sum(p.numel() for p in first.parameters()) <= 300
     assert all(p.abs().min() > 0 for p in first.parameters())
     a, b, c = (entry.sample(seed, torch.float64, "cpu") for seed in (3, 3, 4))
+    a, b, c = tree_leaves(a), tree_leaves(b), tree_leaves(c)
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    assert not torch.equal(a[0], c[0])
-    single = entry.sample(3, torch.float32, "cpu")
-    assert single[0].dtype == torch.float32 and torch.equal(single[0], a[0].float())
+    assert not all(torch.equal(x, y) for x, y in zip(a, c, strict=True))
+    assert len({len(t) for t in a}) == 1, "examples lie along the first axis of every tensor"
+    for single, double in zip(tree_leaves(entry.sample(3, torch.float32, "cpu")), a, strict=True):
+        assert torch.equal(single, double.float() if double.is_floating_point() else double)
     assert torch.equal(state, torch.get_rng_state())
 
 
