@@ -18,7 +18,7 @@ import torch  # noqa: F401  (the example above)
 from . import cnn, mlp
 from ._entry import Architecture, Exemption, Symmetry, arguments
 from ._pieces import ACTIVATIONS, LAWS, ArchitectureError, Law
-from .cnn import CNN
+from .cnn import CNN, SignalCNN
 from .mlp import MLP, DeepLinear
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "DeepLinear",
     "Exemption",
     "Law",
+    "SignalCNN",
     "Symmetry",
     "arguments",
 ]

@@ -1,4 +1,4 @@
-r"""A plain convolutional network on the torus (circular padding) or on a rectangle (zero padding)."""
+"""Plain convolutional networks on images, a torus or a rectangle, and on one-dimensional signals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._entry import Architecture, Symmetry, cross_entropy, images, seeded, trivially
+from ._entry import Architecture, Symmetry, cross_entropy, images, labels, normal, sampled, seeded, trivially
 from ._pieces import (
     Activation,
     ArchitectureError,
@@ -146,6 +146,95 @@ class CNN(nn.Module):
         return F.pad(x, (before, after, before, after), mode="circular")
 
 
+class SignalCNN(nn.Module):
+    r"""A convolutional network on one-dimensional signals, with strides and a read-out of all positions.
+
+    $$h_l = φ(W_l ⋆ h_{l-1} + b_l), \quad h_0 = x, \qquad f(x) = V \, \mathrm{vec}(h_L) + c,$$
+    $$(W ⋆ h)_i(p) = \sum_{j, q} W_{ij}(q) \, h_j(s p + q - 1),$$
+
+    with a zero before and after each map and stride $s$. The read-out sees where a feature is, so that the network is
+    not invariant to shifts; what it shares over positions is the kernel.
+
+    Shapes: $x$: (b, $c_0$, T) → $f(x)$: (b, classes); $W_l$: ($c_l$, $c_{l-1}$, $k_l$), $b_l$: ($c_l$,), $V$: (classes,
+    $c_L T_L$) with $T_l = ⌊(T_{l-1} + 2 - k_l)/s⌋ + 1$. Parameters are named `layers.0.weight`, …, `readout.weight`, ….
+    Initialisation: the table of `MLP` with $n = c_{l-1} k_l$ and $m = c_l k_l$.
+
+    Args:
+        channels: $c_0, …, c_L$, at least two positive integers.
+        length: $T$, of the signal.
+        classes: the size of the output.
+        kernels: $k_1, …, k_L$; with stride 2 and 25 channels, (5, 3, 3) is the network of MNIST-1D.
+        stride: $s$, of every layer.
+        activation: as in `MLP`.
+        init: as in `MLP`.
+        dtype: of the parameters; torch's default if None.
+        device: of the parameters; the CPU if None.
+        generator: a CPU generator for the initial draw; torch's global one if None.
+
+    Raises:
+        ArchitectureError: an argument above or the input's shape is not what it must be.
+
+    Cost: a layer is $2 k_l c_l c_{l-1} T_l$ operations an example.
+    Left out: normalisation, pooling.
+    Source: greydanus2024scaling; lecun1998gradient.
+
+    >>> net = SignalCNN([1, 25, 25, 25], length=40, classes=10, kernels=(5, 3, 3), stride=2)
+    >>> sum(p.numel() for p in net.parameters()), tuple(net(torch.zeros(7, 1, 40)).shape)
+    (5210, (7, 10))
+
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        length: int,
+        classes: int,
+        kernels: Sequence[int],
+        stride: int = 1,
+        activation: str | Activation = "relu",
+        init: str | Law = "default",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.channels = checked_sizes("channels", channels, least=2)
+        kernels = checked_sizes("kernels", kernels, least=1)
+        if len(kernels) != len(self.channels) - 1:
+            raise ArchitectureError(
+                f"kernels={list(kernels)} has {len(kernels)} entries for {len(self.channels) - 1} layers; "
+                "give one kernel for each entry of channels but the first."
+            )
+        self.length, stride = checked_size("length", length), checked_size("stride", stride)
+        self.activation = resolve_activation(activation)
+        law = resolve_law(init)
+        self.layers = nn.ModuleList()
+        place = device or torch.get_default_device()
+        for c_in, c_out, k in zip(self.channels[:-1], self.channels[1:], kernels, strict=True):
+            layer = nn.utils.skip_init(nn.Conv1d, c_in, c_out, k, stride=stride, padding=1, dtype=dtype, device=place)
+            initialise_(layer, law, generator)
+            self.layers.append(layer)
+            length = (length + 2 - k) // stride + 1
+            if length < 1:
+                raise ArchitectureError(
+                    f"kernel {k} does not fit the map before it; take a longer signal than length={self.length}, "
+                    "smaller kernels or fewer layers."
+                )
+        flat = self.channels[-1] * length
+        self.readout = linear(flat, checked_size("classes", classes), True, law, dtype, device, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return $f(x)$: (b, $c_0$, T) → (b, classes)."""
+        if x.dim() != 3 or x.shape[1:] != (self.channels[0], self.length):
+            raise ArchitectureError(
+                f"the input has shape {tuple(x.shape)}, but (batch, {self.channels[0]}, {self.length}) is asked for; "
+                "a plain signal needs a channel: x.unsqueeze(1)."
+            )
+        for layer in self.layers:
+            x = self.activation(layer(x))  # (b c t)
+        return self.readout(x.flatten(1))
+
+
 #: The 20 cyclic shifts of a 5 × 4 image.
 _TORUS_SHIFTS = Symmetry(
     elements=tuple((down, right) for down in range(5) for right in range(4)),
@@ -171,5 +260,16 @@ ENTRIES = (
         loss=cross_entropy,
         symmetry=None,
         source="lecun1998gradient",
+    ),
+    Architecture(
+        name="signal-cnn",
+        family="SignalCNN",
+        build=lambda: SignalCNN(
+            [1, 3, 3], 8, 3, kernels=(5, 3), stride=2, activation="tanh", dtype=torch.float64, generator=seeded(6)
+        ),
+        sample=sampled(lambda g: (normal(g, 3, 1, 8), labels(g, 3, 3))),
+        loss=cross_entropy,
+        symmetry=None,
+        source="greydanus2024scaling",
     ),
 )

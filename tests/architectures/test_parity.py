@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from lemmata.architectures import CNN, MLP, ArchitectureError, DeepLinear, Law
+from lemmata.architectures import CNN, MLP, ArchitectureError, DeepLinear, Law, SignalCNN
 
 TOLERANCE = (
     1e-10  # relative, float64: a thousand times the rounding of these nets, a ten-thousandth of the planted 1e-6
@@ -70,9 +70,21 @@ def cnn_pair(padding, seed, stride=1, kernel=3):
     return ours, peer, names, randn(seed + 1000, 3, 2, 8, 6)
 
 
+def signal_cnn_pair(seed):
+    """The network of Greydanus & Kobak, as torch.nn builds it."""
+    ours = SignalCNN([1, 4, 4, 4], 40, 10, kernels=(5, 3, 3), stride=2, dtype=torch.float64, generator=generator(seed))
+    sizes = ((1, 5), (4, 3), (4, 3))
+    layers = [one for c, k in sizes for one in (nn.Conv1d(c, 4, k, stride=2, padding=1), nn.ReLU())]
+    peer = nn.Sequential(*layers, nn.Flatten(), nn.Linear(20, 10)).double()
+    names = {f"layers.{i}.{kind}": f"{2 * i}.{kind}" for i in range(3) for kind in ("weight", "bias")}
+    names |= {f"readout.{kind}": f"7.{kind}" for kind in ("weight", "bias")}
+    return ours, peer, names, randn(seed + 1000, 3, 1, 40)
+
+
 PAIRS = {
     **{f"MLP {phi}": (lambda seed, phi=phi: mlp_pair(phi, seed)) for phi in ACTIVATIONS},
     "DeepLinear": deep_linear_pair,
+    "SignalCNN": signal_cnn_pair,
     "CNN circular": lambda seed: cnn_pair("circular", seed),
     "CNN zeros": lambda seed: cnn_pair("zeros", seed),
     "CNN circular, stride 2, kernel 5": lambda seed: cnn_pair("circular", seed, stride=2, kernel=5),
@@ -250,6 +262,9 @@ def test_own_activation_and_copies():
         (lambda: CNN([1, 2], 0), ["classes", "0"]),
         (lambda: CNN([1, 2], 3, kernel=0), ["kernel", "0"]),
         (lambda: CNN([1, 2], 3, stride=0), ["stride", "0"]),
+        (lambda: SignalCNN([1, 2], 8, 3, kernels=(3, 3)), ["kernels=[3, 3]", "1 layers"]),
+        (lambda: SignalCNN([1, 2, 2], 4, 3, kernels=(5, 5), stride=2), ["kernel 5", "length=4"]),
+        (lambda: SignalCNN([1, 2], 8, 3, kernels=(3,))(torch.zeros(5, 8)), ["(5, 8)", "unsqueeze"]),
         (lambda: MLP([3, 2])(torch.zeros(5, 4)), ["(5, 4)", "widths[0]=3", "flatten"]),
         (lambda: DeepLinear([3, 2])(torch.zeros(5, 4)), ["(5, 4)", "widths[0]=3"]),
         (lambda: CNN([1, 2], 3)(torch.zeros(1, 8, 8)), ["(1, 8, 8)", "channels[0]=1", "height"]),
