@@ -125,11 +125,29 @@ def _imported(tree: ast.Module, package: str) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")
-            base = ".".join(parents[: len(parents) - node.level + 1]) if node.level else ""
-            module = ".".join(filter(None, [base, node.module or ""]))
-            names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+            module = _source(node, package)
+            names += [found for alias in node.names for found in _providers(module, alias.name)]
     return names
+
+
+def _source(node: ast.ImportFrom, package: str) -> str:
+    """The module that a ``from … import`` names."""
+    parents = package.split(".")
+    base = ".".join(parents[: len(parents) - node.level + 1]) if node.level else ""
+    return ".".join(filter(None, [base, node.module or ""]))
+
+
+def _providers(module: str, name: str) -> list[str]:
+    """Where ``from module import name`` gets it: past a lemmata package that only hands it on, whose others do not count."""
+    found = _locate(module, _ENGINE) if module.startswith("lemmata.") else None
+    if found is not None and found[0].name == "__init__.py":
+        for node in _parsed(found[0]).body:
+            if isinstance(node, ast.ImportFrom):
+                source = _source(node, module)
+                for alias in node.names:
+                    if name == (alias.asname or alias.name):
+                        return [f"{module}.{name}"] if source == module else _providers(source, alias.name)
+    return [module, f"{module}.{name}"]
 
 
 def _locate(name: str, folder: Path) -> tuple[Path, str] | None:
@@ -150,6 +168,6 @@ def _locate(name: str, folder: Path) -> tuple[Path, str] | None:
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
     file = Path(spec.origin)
-    if file.parent == _ENGINE and file.name not in ("data.py", "training.py"):
+    if file.parent == _ENGINE and file.name != "training.py":  # data/ counts: it is a folder of its own
         return None
     return file, name if file.name == "__init__.py" else name.rpartition(".")[0]

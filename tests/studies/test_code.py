@@ -83,6 +83,17 @@ def test_the_lab_s_analyzers_count_and_its_engine_does_not() -> None:
     names = {path.name for path in found}
     assert "hessian.py" in names
     assert not names & {"claim.py", "predictions.py", "verdict.py", "ledger.py", "bibliography.py"}
+    assert {package / "data" / name for name in ("images.py", "tensors.py", "_checked.py")} <= found
+    assert package / "errors.py" not in found
+
+
+def test_a_package_that_hands_a_name_on_does_not_count_for_its_others() -> None:
+    """One architecture edited recomputes the studies of that one; the whole catalogue depends on every one."""
+    package = Path(code.__file__).parent
+    one = code._dependencies(package / "invariance" / "translation.py", "lemmata.studies.invariance")
+    assert {"cnn.py", "_pieces.py"} <= {path.name for path in one} and "mlp.py" not in {path.name for path in one}
+    every = code._dependencies(package / "foundations" / "derivatives.py", "lemmata.studies.foundations")
+    assert {"cnn.py", "mlp.py", "__init__.py"} <= {path.name for path in every}
 
 
 @pytest.mark.parametrize(
