@@ -15,30 +15,72 @@ from __future__ import annotations
 
 import torch  # noqa: F401  (the example above)
 
-from . import cnn, mlp
+from . import (
+    cnn,
+    coupling_flow,
+    gru,
+    lstm,
+    mlp,
+    recurrent,
+    score,
+    state_space,
+    vae,
+)
 from ._entry import Architecture, Exemption, Symmetry, arguments
 from ._pieces import ACTIVATIONS, LAWS, ArchitectureError, Law
 from .cnn import CNN, SignalCNN
+from .coupling_flow import AffineCoupling, CouplingFlow
+from .gru import GRU
+from .lstm import LSTM
 from .mlp import MLP, DeepLinear
+from .recurrent import RNN, Bidirectional, FlatReadout, SequenceNet
+from .score import ScoreModel, denoising_score_matching, perturbed
+from .state_space import S4D, DiagonalSSM
+from .vae import VAE, LinearVAE, bernoulli_elbo, gaussian_elbo, kl_divergence
 
 __all__ = [
     "ACTIVATIONS",
     "ARCHITECTURES",
     "CNN",
+    "GRU",
     "LAWS",
+    "LSTM",
     "MLP",
+    "RNN",
+    "S4D",
+    "VAE",
+    "AffineCoupling",
     "Architecture",
     "ArchitectureError",
+    "Bidirectional",
+    "CouplingFlow",
     "DeepLinear",
+    "DiagonalSSM",
     "Exemption",
+    "FlatReadout",
     "Law",
+    "LinearVAE",
+    "ScoreModel",
+    "SequenceNet",
     "SignalCNN",
     "Symmetry",
     "arguments",
+    "bernoulli_elbo",
+    "denoising_score_matching",
+    "gaussian_elbo",
+    "kl_divergence",
+    "perturbed",
 ]
 
 #: Every architecture of the lab, once for each variant whose derivatives or symmetries differ.
 ARCHITECTURES: tuple[Architecture, ...] = (
     *mlp.ENTRIES,
     *cnn.ENTRIES,
+    *recurrent.ENTRIES,
+    *lstm.ENTRIES,
+    *gru.ENTRIES,
+    *state_space.ENTRIES,
+    *vae.ENTRIES,
+    *coupling_flow.ENTRIES,
+    *score.ENTRIES,
 )
