@@ -17,10 +17,14 @@ import torch  # noqa: F401  (the example above)
 
 from . import (
     cnn,
+    continuous_flow,
     coupling_flow,
+    deep_equilibrium,
     gru,
+    hopfield,
     lstm,
     mlp,
+    neural_ode,
     recurrent,
     score,
     state_space,
@@ -29,14 +33,19 @@ from . import (
 from ._entry import Architecture, Exemption, Symmetry, arguments
 from ._pieces import ACTIVATIONS, LAWS, ArchitectureError, Law
 from .cnn import CNN, SignalCNN
+from .continuous_flow import ContinuousFlow, HutchinsonFlow
 from .coupling_flow import AffineCoupling, CouplingFlow
+from .deep_equilibrium import DeepEquilibrium
 from .gru import GRU
+from .hopfield import Hopfield
 from .lstm import LSTM
 from .mlp import MLP, DeepLinear
+from .neural_ode import AdaptiveNeuralODE, AugmentedNeuralODE, NeuralODE
 from .recurrent import RNN, Bidirectional, FlatReadout, SequenceNet
 from .score import ScoreModel, denoising_score_matching, perturbed
 from .state_space import S4D, DiagonalSSM
 from .vae import VAE, LinearVAE, bernoulli_elbo, gaussian_elbo, kl_divergence
+from .vector_field import VectorField
 
 __all__ = [
     "ACTIVATIONS",
@@ -49,21 +58,29 @@ __all__ = [
     "RNN",
     "S4D",
     "VAE",
+    "AdaptiveNeuralODE",
     "AffineCoupling",
     "Architecture",
     "ArchitectureError",
+    "AugmentedNeuralODE",
     "Bidirectional",
+    "ContinuousFlow",
     "CouplingFlow",
+    "DeepEquilibrium",
     "DeepLinear",
     "DiagonalSSM",
     "Exemption",
     "FlatReadout",
+    "Hopfield",
+    "HutchinsonFlow",
     "Law",
     "LinearVAE",
+    "NeuralODE",
     "ScoreModel",
     "SequenceNet",
     "SignalCNN",
     "Symmetry",
+    "VectorField",
     "arguments",
     "bernoulli_elbo",
     "denoising_score_matching",
@@ -80,6 +97,10 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     *lstm.ENTRIES,
     *gru.ENTRIES,
     *state_space.ENTRIES,
+    *neural_ode.ENTRIES,
+    *continuous_flow.ENTRIES,
+    *hopfield.ENTRIES,
+    *deep_equilibrium.ENTRIES,
     *vae.ENTRIES,
     *coupling_flow.ENTRIES,
     *score.ENTRIES,
