@@ -192,7 +192,7 @@ def mnist1d_order(model: str, steps: int, seed: int, shuffled: bool = False) -> 
     source="greydanus2024scaling",
     predicts=Equals(0, within=0.06),
     quick=Grid(model=["mlp", "neural ode"], steps=[400], seeds=5),
-    full=Grid(model=["logistic", "mlp", "neural ode", "transformer"], steps=[1000], seeds=5),
+    full=Grid(model=["logistic", "mlp", "neural ode", "transformer"], steps=[600], seeds=5),
     controls={"no place is special: a convolution": dict(model="cnn")},
     timeout=3600,
 )
