@@ -48,12 +48,15 @@ def as_json() -> str:
 
 
 def _describe(claim: Claim) -> dict[str, Any]:
+    from .families import used_by
+
     grids = {"quick": claim.quick, "full": claim.full}
     return {
         "id": claim.id,
         "study": claim.study,
         "title": claim.title,
         "source": list(claim.sources),
+        "architectures": sorted(used_by(claim)),
         "predicts": claim.predicts.words(),
         "expects": claim.expects,
         "controls": {name: {k: repr(v) for k, v in override.items()} for name, override in claim.controls.items()},

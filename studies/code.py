@@ -29,6 +29,12 @@ def code_hash(claim: Claim, arm: str = "") -> str:
     return _digest(*parts, override_text(override))
 
 
+def mentioned_by(claim: Claim) -> list[str]:
+    """Every name that a claim's trial mentions, directly or through what it reaches in its module."""
+    reached = _reached(_parsed(Path(claim.file)), [claim.id])
+    return [name for node in reached if not isinstance(node, ast.Import | ast.ImportFrom) for name in _mentioned(node)]
+
+
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -71,6 +71,14 @@ def test_every_source_and_every_citation_is_known() -> None:
         assert cited <= keys, study.name
 
 
+@pytest.mark.parametrize("folder", ["architectures", "analysis", "studies/data"])
+def test_every_source_named_in_a_docstring_is_known(folder: str) -> None:
+    keys = known_keys()
+    for file in (ROOT / folder).rglob("*.py"):
+        named = set(re.findall(r"\b([a-z]{3,}(?:19|20)\d\d[a-z]+)\b", file.read_text(encoding="utf-8")))
+        assert named <= keys, file.name
+
+
 def test_readme_names_only_commands_that_exist() -> None:
     from lemmata.studies.cli import app
 
@@ -78,3 +86,10 @@ def test_readme_names_only_commands_that_exist() -> None:
     named = set(re.findall(r"^(?:\.venv/bin/)?lemmata (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE))
     assert named <= commands
     assert {"list", "show", "run", "report", "export", "verify", "examine"} <= commands
+
+
+def test_the_table_of_architectures_is_the_one_generated():
+    from lemmata.studies.families import markdown
+
+    shown = re.search(r"<!-- families[^\n]*-->\n(.*?)\n<!-- /families -->", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert shown is not None and shown[1] == markdown(), "paste the output of python -m lemmata.studies.families"
