@@ -88,7 +88,7 @@ def kernel_dimension(group: str, out: str, into: str, kernel: int) -> int:
     >>> [kernel_dimension("C4", out, "A", 3) for out in ("A", "B", "E", "regular")]
     [3, 2, 4, 9]
     """
-    total = 0.0
+    total, kernel = 0.0, odd(kernel)
     for h in elements(group):
         fixed = kernel if h[0] else (kernel**2 if h[1] == 0 else 1)
         total += fixed * (representation(group, out, h).trace() * representation(group, into, h).trace()).item()
@@ -107,7 +107,7 @@ def kernel_basis(group: str, out: str, into: str, kernel: int) -> Tensor:
     [[[[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]]]
     """
     sizes = [representation(group, name, (0, 0)).shape[0] for name in (out, into)]
-    shape = (*sizes, kernel, kernel)
+    shape = (*sizes, odd(kernel), kernel)
     units = torch.eye(sizes[0] * sizes[1] * kernel**2, dtype=torch.float64, device="cpu").view(-1, *shape)
     projected = torch.zeros_like(units)
     for h in elements(group):

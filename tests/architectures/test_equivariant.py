@@ -660,6 +660,8 @@ def test_seed_decides_the_network(name):
         (lambda: SteerableCNN([{"A": 1}, {"A": 1}], activation="rely"), ["'rely'", "relu"]),
         (lambda: representation("C4", "A2", (0, 1)), ["field='A2'", "A, B, E, regular"]),
         (lambda: elements("O2"), ["group='O2'", "C4"]),
+        (lambda: kernel_dimension("C4", "A", "A", 2), ["kernel=2", "1 or 3"]),
+        (lambda: kernel_basis("C4", "A", "A", 4), ["kernel=4", "3 or 5"]),
         (lambda: EGNN([2], 3), ["widths=[2]", "at least 2"]),
         (lambda: EGNN([2, 2], 0), ["message", "0"]),
         (lambda: EGNN([2, 2], 3, activation="sliu"), ["'sliu'", "silu"]),

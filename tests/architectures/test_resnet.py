@@ -307,6 +307,8 @@ def test_only_batch_statistics_are_exempt():
         (lambda: BatchNorm(0), ["channels", "0"]),
         (lambda: BatchNorm(3)(torch.zeros(2, 3)), ["(2, 3)", "channels=3", "height"]),
         (lambda: BatchNorm(3).calibrate(torch.zeros(1, 3, 1, 1)), ["(1, 3, 1, 1)", "no variance", "more examples"]),
+        (lambda: BatchNorm(3)(torch.zeros(1, 3, 1, 1)), ["(1, 3, 1, 1)", "no variance", "more examples"]),
+        (lambda: GroupNorm(3, groups=3)(torch.zeros(2, 3, 1, 1)), ["(2, 3, 1, 1)", "no variance", "fewer groups"]),
         (lambda: GroupNorm(4, groups=0), ["groups", "0"]),
         (lambda: GroupNorm(4)(torch.zeros(2, 3, 5, 5)), ["(2, 3, 5, 5)", "channels=4"]),
     ],
