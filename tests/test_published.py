@@ -18,15 +18,28 @@ PUBLISHED = ROOT / "reports" / "published"
 PINNED = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
 
 
+#: The reference run of every study, and the studies whose full profile was run.
+FOLDERS = {"quick": PUBLISHED, "full": PUBLISHED / "full"}
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return FOLDERS[request.param]
+
+
 @pytest.fixture(scope="module")
-def studies() -> list[Judged]:
-    return judged(PUBLISHED, current=False)
+def studies(folder: Path) -> list[Judged]:
+    return judged(folder, current=False)
 
 
-def test_every_study_is_published_and_as_expected(studies: list[Judged]) -> None:
-    assert {study.study.name for study in studies} == set(STUDIES)
+def test_every_study_is_published_and_as_expected(studies: list[Judged], folder: Path) -> None:
+    names = {study.study.name for study in studies}
+    assert names == set(STUDIES) if folder == PUBLISHED else {"architectures/mnist1d"} <= names <= set(STUDIES)
+    assert {result.profile for study in studies for result in study.results} == {
+        "quick" if folder == PUBLISHED else "full"
+    }
     assert exit_status(studies) == 0
-    assert {id_: found["verdict"] for id_, found in json.loads((PUBLISHED / "verdicts.json").read_text()).items()} == {
+    assert {id_: found["verdict"] for id_, found in json.loads((folder / "verdicts.json").read_text()).items()} == {
         result.claim.id: result.verdict.name for study in studies for result in study.results
     }
 
@@ -46,15 +59,15 @@ def test_no_claim_is_published_without_its_power(studies: list[Judged]) -> None:
     any(importlib.metadata.version(name) != PINNED[name] for name in ("matplotlib", "typst")),
     reason="other versions of matplotlib or typst draw other bytes; install with -c constraints.txt",
 )
-def test_the_same_ledger_gives_the_same_bytes(studies: list[Judged], tmp_path: Path) -> None:
+def test_the_same_ledger_gives_the_same_bytes(studies: list[Judged], folder: Path, tmp_path: Path) -> None:
     publish(studies, tmp_path)
     made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert len(made) == 2 * len(STUDIES) + 2
-    differing = [str(path) for path, content in made.items() if (PUBLISHED / path).read_bytes() != content]
+    assert len(made) == 2 * len(studies) + 2
+    differing = [str(path) for path, content in made.items() if (folder / path).read_bytes() != content]
     assert not differing, "render again with: lemmata report reports/published --as-published"
 
 
-def test_alt_text_of_every_formula_in_the_pdf_is_its_source(studies: list[Judged]) -> None:
+def test_alt_text_of_every_formula_in_the_pdf_is_its_source(studies: list[Judged], folder: Path) -> None:
     """The sources are cut from the docstrings here, by another rule than the report's."""
     pikepdf = pytest.importorskip("pikepdf")
     for judged_study in studies:
@@ -63,8 +76,8 @@ def test_alt_text_of_every_formula_in_the_pdf_is_its_source(studies: list[Judged
         sources = [
             formula for text in prose for formula in re.findall(r"(?<!\\)\$(.+?)(?<!\\)\$", text, flags=re.DOTALL)
         ]
-        with pikepdf.open(PUBLISHED / f"{study.name.replace('/', '-')}.pdf") as pdf:
+        with pikepdf.open(folder / f"{study.name.replace('/', '-')}.pdf") as pdf:
             nodes = [node for node in pdf.objects if isinstance(node, pikepdf.Dictionary)]
             found = [str(node.Alt) for node in nodes if node.get("/S") == "/Formula" and "/Alt" in node]
-        assert len(sources) > 5
+        assert len(sources) > 0
         assert sorted(" ".join(text.split()) for text in found) == sorted(" ".join(text.split()) for text in sources)
