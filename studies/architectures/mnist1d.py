@@ -172,7 +172,7 @@ def draw_gains(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     source=("greydanus2024scaling", "hochreiter1997long", "gu2022s4d"),
     predicts=AtLeast(0.02),
     quick=Grid(model=["cnn", "gru"], steps=[600], seeds=5),
-    full=Grid(model=["cnn", "gru", "lstm", "state space"], steps=[2000], seeds=5),
+    full=Grid(model=["cnn", "gru", "lstm", "state space"], steps=[1000], seeds=5),
     controls={"neighbours belong together: positions shuffled": dict(shuffled=True)},
     figures=(draw_gains,),
     timeout=3600,
@@ -191,8 +191,8 @@ def mnist1d_order(model: str, steps: int, seed: int, shuffled: bool = False) -> 
 @claim(
     source="greydanus2024scaling",
     predicts=Equals(0, within=0.06),
-    quick=Grid(model=["mlp", "neural ode"], steps=[400], seeds=5),
-    full=Grid(model=["logistic", "mlp", "neural ode", "transformer"], steps=[600], seeds=5),
+    quick=Grid(model=["mlp", "neural ode"], steps=[300], seeds=5),
+    full=Grid(model=["logistic", "mlp", "neural ode", "transformer"], steps=[400], seeds=5),
     controls={"no place is special: a convolution": dict(model="cnn")},
     timeout=3600,
 )
