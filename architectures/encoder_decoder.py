@@ -3,6 +3,7 @@ r"""A transformer that translates: an encoder of the source, and a causal decode
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -54,14 +55,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.norm = checked_name("norm", norm, NORMS)
         self.attention = MultiHeadAttention(
-            width,
-            heads,
-            causal=True,
-            rotary=rotary,
-            init=init,
-            dtype=dtype,
-            device=device,
-            generator=generator,
+            width, heads, causal=True, rotary=rotary, init=init, dtype=dtype, device=device, generator=generator
         )
         self.cross = MultiHeadAttention(width, heads, init=init, dtype=dtype, device=device, generator=generator)
         self.feed_forward = FeedForward(
@@ -149,20 +143,8 @@ class EncoderDecoder(nn.Module):
         make, width = Maker(dtype, device, generator), checked_size("width", width)
         self.source = make.normal((checked_size("source_vocabulary", source_vocabulary), width), 1 / width)
         self.target = make.normal((checked_size("target_vocabulary", target_vocabulary), width), 1 / width)
-        self.encoder = Encoder(
-            width,
-            heads,
-            layers,
-            hidden,
-            norm,
-            activation,
-            positions,
-            length,
-            init=init,
-            dtype=dtype,
-            device=device,
-            generator=generator,
-        )
+        stack = partial(Encoder, width, heads, layers, hidden, norm, activation, positions, length)
+        self.encoder = stack(init=init, dtype=dtype, device=device, generator=generator)
         self.positions = Positions(positions, length, width, make)
         rotary = positions == "rotary"
         self.layers = nn.ModuleList(

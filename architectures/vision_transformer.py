@@ -2,6 +2,8 @@ r"""A transformer that classifies images cut into patches."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -94,20 +96,9 @@ class VisionTransformer(nn.Module):
         self.embed = make.linear(channels * patch**2, checked_size("width", width), law)
         if pool == "class":
             self.class_token = make.normal((width,), 0.02**2)
-        self.encoder = Encoder(
-            width,
-            heads,
-            layers,
-            hidden,
-            norm,
-            activation,
-            positions,
-            (size // patch) ** 2 + (pool == "class"),
-            init=init,
-            dtype=dtype,
-            device=device,
-            generator=generator,
-        )
+        length = (size // patch) ** 2 + (pool == "class")
+        stack = partial(Encoder, width, heads, layers, hidden, norm, activation, positions, length)
+        self.encoder = stack(init=init, dtype=dtype, device=device, generator=generator)
         self.readout = make.linear(width, checked_size("classes", classes), law)
 
     def forward(self, x: Tensor) -> Tensor:
