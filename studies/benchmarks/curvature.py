@@ -9,13 +9,8 @@ range of the middle half. Before timing, each product is compared with ours.
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
@@ -23,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import lemmata.analysis as la
-from lemmata.studies.environment import processor
+from lemmata.studies.benchmarks.timing import Contender, environment, interleaved, options, write
 
 GRADIENT = "gradient"
 
@@ -68,9 +63,6 @@ class Problem:
     def gradient(self) -> tuple[Tensor, ...]:
         """A plain gradient: the unit of cost."""
         return torch.autograd.grad(self.loss(self.model(self.batch[0]), self.batch[1]), self.parameters)
-
-
-Contender = Callable[[], Any]
 
 
 def problems(device: str) -> list[Problem]:
@@ -146,17 +138,6 @@ def curvlinops(problem: Problem) -> dict[str, Contender]:
     return {"curvlinops, product": lambda: built @ problem.vector, "curvlinops, set-up": build}
 
 
-def timed(contender: Contender, device: str) -> float:
-    """Seconds of one call, finished on the device."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    begun = time.perf_counter()
-    contender()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begun
-
-
 def measure(problem: Problem, device: str, repeats: int) -> list[Row]:
     """All rows of one problem."""
     contenders: dict[str, Contender] = {GRADIENT: problem.gradient}
@@ -168,9 +149,7 @@ def measure(problem: Problem, device: str, repeats: int) -> list[Row]:
             missing.append(Row(problem.name, peer.__name__, None, None, None, None, None, f"not installed: {error}"))
     truth = contenders["lemmata, product"]()
     gaps = {name: disagreement(call(), truth) for name, call in contenders.items() if "product" in name}
-    for call in contenders.values():
-        call()
-    rounds = [{name: timed(call, device) for name, call in contenders.items()} for _ in range(repeats)]
+    rounds = interleaved(contenders, device, repeats)
     return [row(problem.name, name, rounds, gaps.get(name)) for name in contenders] + missing
 
 
@@ -188,37 +167,17 @@ def row(model: str, name: str, rounds: list[dict[str, float]], gap: float | None
     return Row(model, name, 1e3 * median(times), median(ratios), low, high, gap)
 
 
-def environment(device: str, repeats: int) -> dict[str, Any]:
-    """What the figures depend on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else processor()
-    threads = torch.get_num_threads()
-    return {"torch": torch.__version__, "device": device, "name": name, "threads": threads, "rounds": repeats}
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print; write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=11, help="rounds, at least 7")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    options = parser.parse_args(arguments)
-    if options.repeats < 7:
-        parser.error(f"argument --repeats: at least 7 rounds, given {options.repeats}")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("argument --device: this PyTorch sees no CUDA device")
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
-    torch.manual_seed(0)
-    about = environment(options.device, options.repeats)
+    given = options(__doc__.splitlines()[0], arguments)
+    about = environment(given.device, given.repeats)
     print("  ".join(f"{key} {value}" for key, value in about.items()))
     rows = []
-    for problem in problems(options.device):
-        for one in measure(problem, options.device, options.repeats):
+    for problem in problems(given.device):
+        for one in measure(problem, given.device, given.repeats):
             print(one, flush=True)
             rows.append(one)
-    if options.json:
-        options.json.write_text(json.dumps({**about, "rows": [asdict(one) for one in rows]}, indent=1) + "\n")
+    write(given.json, about, rows=[asdict(one) for one in rows])
 
 
 if __name__ == "__main__":

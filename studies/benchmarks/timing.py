@@ -1,0 +1,72 @@
+"""What the benchmarks share: their options, a clock that waits for the device, interleaved rounds, the environment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lemmata.studies.environment import processor
+
+Contender = Callable[[], Any]
+
+
+def options(description: str, arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line and set the threads, the seed and the handling of tiny numbers."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=11, help="rounds, at least 7")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    given = parser.parse_args(arguments)
+    if given.repeats < 7:
+        parser.error(f"argument --repeats: at least 7 rounds, given {given.repeats}")
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("argument --device: this PyTorch sees no CUDA device")
+    torch.set_num_threads(given.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    return given
+
+
+def environment(device: str, repeats: int) -> dict[str, Any]:
+    """What the figures depend on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else processor()
+    threads = torch.get_num_threads()
+    return {"torch": torch.__version__, "device": device, "name": name, "threads": threads, "rounds": repeats}
+
+
+def timed(contender: Contender, device: str, calls: int = 1) -> float:
+    """Seconds of one call, the mean over `calls` of them, finished on the device."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    for _ in range(calls):
+        contender()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - begun) / calls
+
+
+def interleaved(
+    contenders: Mapping[str, Contender], device: str, repeats: int, seconds: float = 0.0
+) -> list[dict[str, float]]:
+    """Time every contender once in each round, in turn, after one call of each; a short one is called for `seconds`."""
+    for call in contenders.values():
+        call()
+    calls = {name: 1 for name in contenders}
+    if seconds:
+        calls = {name: math.ceil(seconds / timed(call, device)) for name, call in contenders.items()}
+    return [{name: timed(call, device, calls[name]) for name, call in contenders.items()} for _ in range(repeats)]
+
+
+def write(path: Path | None, about: dict[str, Any], **tables: list[dict[str, Any]]) -> None:
+    """Write the environment and the rows as JSON, if there is somewhere to write them."""
+    if path:
+        path.write_text(json.dumps({**about, **tables}, indent=1) + "\n")
