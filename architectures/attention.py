@@ -52,7 +52,7 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     $$y_t = \frac{\bigl(\sum_s v_s φ(k_s)^⊤\bigr) φ(q_t)}{\sum_s φ(k_s)^⊤ φ(q_t)}, \qquad φ(x) = \mathrm{elu}(x) + 1,$$
 
     the sums over all $s$, or over $s ≤ t$ if `causal`. Shapes: q (..., t, d), k (..., s, d), v (..., s, e) →
-    (..., t, e). Cost: 4 d e (t + s) operations; causal keeps its running sums, t d e numbers in memory.
+    (..., t, e). Cost: 2 d e (t + s) operations; causal keeps its running sums, t d e numbers in memory.
     Raises: ArchitectureError if causal and t ≠ s. Source: katharopoulos2020transformers.
 
     >>> q = k = torch.zeros(2, 3)                                  # φ = 1: plain means
@@ -92,7 +92,7 @@ class MultiHeadAttention(nn.Module):
         init: the law of all four matrices, by name or a `Law`.
         out_init: the law of $W_o$, if it differs.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -75,7 +75,7 @@ class ContinuousFlow(_Flow):
         activation: as in `MLP`; a smooth one.
         init: as in `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -126,7 +126,7 @@ class HutchinsonFlow(_Flow):
         activation: of the field.
         init: of every layer.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -35,6 +35,9 @@ class AffineCoupling(nn.Module):
         device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
+    Raises:
+        ArchitectureError: an argument above, or the shape of $u$ or $v$, is not what it must be.
+
     Cost: that of the MLP, forward and inverse alike.
     Source: dinh2017density.
 
@@ -75,6 +78,7 @@ class AffineCoupling(nn.Module):
 
     def forward(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return $v'$ and $\log|\det J|$, (...,)."""
+        self._check("v", u, v)
         s, t = self.scale_and_shift(u)
         return v * s.exp() + t, s.sum(-1)
 
@@ -85,8 +89,17 @@ class AffineCoupling(nn.Module):
         >>> layer.inverse(torch.ones(1), torch.tensor([2.0])).tolist()
         [2.0]
         """
+        self._check("moved", u, moved)
         s, t = self.scale_and_shift(u)
         return (moved - t) * (-s).exp()
+
+    def _check(self, name: str, u: Tensor, v: Tensor) -> None:
+        expected = (*u.shape[:-1], len(self.alpha))
+        if tuple(v.shape) != expected:
+            raise ArchitectureError(
+                f"{name} has shape {tuple(v.shape)}, but u of shape {tuple(u.shape)} and changed={len(self.alpha)} ask for "
+                f"{expected}: give each example's two halves."
+            )
 
 
 class CouplingFlow(nn.Module):

@@ -40,7 +40,7 @@ class DeepEquilibrium(nn.Module):
         order: how many derivatives are exact; the state's derivatives above it are not.
         init: of $U, b, C, c$, as in `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -37,13 +37,13 @@ class EGNNLayer(nn.Module):
         activation: φ, as in `MLP`; the paper's is silu.
         init: as in `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
         ArchitectureError: an argument above or an input's shape is not what it must be.
 
-    Cost: about $2 n^2 (2c + 3m) m$ operations and $O(n^2 m)$ memory an example: pairs are dense, also with few edges.
+    Cost: about $4 n^2 (c + m) m$ operations and $O(n^2 m)$ memory an example: pairs are dense, also with few edges.
     Left out: attributes of edges beyond $a_{ij}$, velocities, the skip connection and the attention of later versions.
     Source: satorras2021en.
 
@@ -107,7 +107,7 @@ class EGNN(nn.Module):
         activation: φ, as in `MLP`; the paper's is silu.
         init: as in `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

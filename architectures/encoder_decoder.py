@@ -106,7 +106,7 @@ class EncoderDecoder(nn.Module):
         length: the longest source or target, for learned positions.
         init: a law by name or a `Law`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -39,9 +39,10 @@ def check_tokens(name: str, s: Tensor) -> None:
 
     >>> check_tokens("tokens", torch.zeros(1, 2, dtype=torch.long))
     """
-    if s.dim() != 2 or s.is_floating_point() or s.is_complex() or s.dtype == torch.bool:
+    if s.dim() != 2 or s.dtype not in (torch.int64, torch.int32):
         raise ArchitectureError(
-            f"{name} are {s.dtype} of shape {tuple(s.shape)}, but must be integers of shape (batch, length)."
+            f"{name} are {s.dtype} of shape {tuple(s.shape)}, but must be integers (int64 or int32) of shape "
+            "(batch, length): s.long() converts."
         )
 
 
@@ -55,8 +56,8 @@ class GPT(nn.Module):
 
     Shapes: $s$: (b, t) integers below V → (b, t, V); `embedding`: (V, d). Parameters: `embedding`, `body.…`.
     Initialisation: every matrix, $E$ and learned positions $N(0, 0.02^2)$, divided by $\sqrt{2L}$ for $W_o$ and $W_2$;
-    biases 0, gains 1 [radford2019language]. With another `init`: $E$ as a (V, d) matrix of that law; learned positions
-    stay at $0.02^2$.
+    biases 0, gains 1 [radford2019language]. With another `init`: $E$ Gaussian with the variance of a (V, d) matrix of
+    that law; learned positions stay at $0.02^2$.
 
     Args:
         vocabulary: V.
@@ -71,7 +72,7 @@ class GPT(nn.Module):
         attention: `"softmax"` or `"linear"`.
         init: a law by name or a `Law`, not orthogonal.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

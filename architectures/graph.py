@@ -27,7 +27,7 @@ class GCNLayer(nn.Module):
         init: a name of `MLP`'s table or a `Law`.
         bias: False leaves $b$ out.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -92,7 +92,7 @@ class GCN(GraphNetwork):
         init: as `GCNLayer`.
         bias: False leaves every $b_l$ out, as the paper's equation does.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

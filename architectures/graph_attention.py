@@ -111,7 +111,7 @@ class GATLayer(AttentionLayer):
         merge: `"concat"` or `"mean"`.
         init: a name of `MLP`'s table or a `Law`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -196,7 +196,7 @@ class GAT(AttentionNetwork):
         activation: $φ$, a name of `ACTIVATIONS` or a function; the paper's is elu.
         init: as `GATLayer`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -30,7 +30,7 @@ class GATv2Layer(AttentionLayer):
         merge: `"concat"` or `"mean"`.
         init: a name of `MLP`'s table or a `Law`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -89,7 +89,7 @@ class GATv2(AttentionNetwork):
         activation: $φ$, a name of `ACTIVATIONS` or a function.
         init: as `GATv2Layer`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -31,7 +31,7 @@ class GINLayer(nn.Module):
         epsilon: $ε$ at the start.
         init: as `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -90,7 +90,7 @@ class GIN(nn.Module):
         epsilon: $ε$ of every layer at the start.
         init: as `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

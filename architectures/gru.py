@@ -58,7 +58,7 @@ class GRU(SequenceNet):
         bias_init: `"default"` or `"chrono"`.
         t_max: $T_{max}$, the longest time to remember, at least 2; for `"chrono"` alone, which needs it.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -36,7 +36,7 @@ class Hopfield(nn.Module):
         beta: $β > 0$, the inverse temperature; $1/\sqrt n$ if None, as in attention.
         steps: $T$, at least 1.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -64,7 +64,8 @@ class Hopfield(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        self.beta = _checked_beta(1 / math.sqrt(checked_size("n", n)) if beta is None else beta)
+        n = checked_size("n", n)
+        self.beta = _checked_beta(1 / math.sqrt(n) if beta is None else beta)
         self.steps = checked_size("steps", steps)
         make = Maker(dtype, device, generator)
         self.patterns = make.normal((checked_size("stored", stored), n), variance=1.0)

@@ -40,7 +40,7 @@ class MLP(nn.Module):
         init: a name of the table or a `Law`.
         bias: False leaves every $b_l$ out.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None. Drawn in float64 on the CPU, then
             rounded and moved: a seed means the same network on every device.
 
@@ -117,7 +117,7 @@ class DeepLinear(nn.Module):
         widths: $n_0, …, n_L$, at least two positive integers.
         init: `"lecun"`, `"he"`, `"glorot"`, `"orthogonal"`, `"default"` or a `Law`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

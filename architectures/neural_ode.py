@@ -32,11 +32,11 @@ class NeuralODE(nn.Module):
         n_out: the size of the output; None leaves the read-out out and returns $h(T)$.
         solver: `"euler"`, `"midpoint"`, `"rk4"` (classical) or `"three-eighths"`.
         steps: how many, at least 1.
-        time: $T$, finite; negative runs backwards.
+        time: $T$, finite and not 0; negative runs backwards.
         activation: as in `MLP`.
         init: as in `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -112,7 +112,7 @@ class AugmentedNeuralODE(NeuralODE):
         activation: of the field.
         init: of every layer.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -173,7 +173,7 @@ class AdaptiveNeuralODE(nn.Module):
         activation: as in `MLP`.
         init: as in `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

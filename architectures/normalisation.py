@@ -29,7 +29,7 @@ class BatchNorm(nn.Module):
         eps: ε.
         bias_variance: of β's initial entries.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -124,7 +124,7 @@ class GroupNorm(nn.Module):
         eps: ε.
         bias_variance: of β's initial entries.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

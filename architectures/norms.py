@@ -23,7 +23,7 @@ class LayerNorm(nn.Module):
         width: $d$, at least 2 to be of use: one coordinate is its own mean.
         eps: $ε$.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
 
     Raises:
         ArchitectureError: a width below 1, or an input whose last dimension differs.

@@ -90,7 +90,7 @@ class RNN(SequenceNet):
         activation: $φ$, as in `MLP`.
         init: `"default"`, `"lecun"`, `"he"`, `"glorot"`, `"orthogonal"` or a `Law`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -160,7 +160,7 @@ class Bidirectional(SequenceNet):
         n_out: $m$, the width of the output; None leaves the read-out away, and $f(x)$ is `states(x)`.
         init: of the read-out: a name of `MLP`'s table or a `Law`.
         dtype: of the read-out; torch's default if None.
-        device: of the read-out; the CPU if None.
+        device: of the read-out; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -232,7 +232,7 @@ class FlatReadout(nn.Module):
         n_out: $m$, the width of the output, as the number of classes.
         init: of the read-out: a name of `MLP`'s table or a `Law`.
         dtype: of the read-out; torch's default if None.
-        device: of the read-out; the CPU if None.
+        device: of the read-out; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

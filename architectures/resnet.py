@@ -51,7 +51,7 @@ class BasicBlock(nn.Module):
         activation: $φ$, as in `MLP`; the paper's is relu.
         init: `"he"`, `"default"`, `"lecun"`, `"glorot"`, `"orthogonal"` or a `Law`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -141,7 +141,7 @@ class ResNet(nn.Module):
         activation: $φ$, as in `MLP`; the paper's is relu.
         init: `"he"`, `"default"`, `"lecun"`, `"glorot"`, `"orthogonal"` or a `Law`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -247,6 +247,8 @@ def _convolution(
 ) -> tuple[nn.Conv2d, nn.Module]:
     """Make a 3 × 3 convolution and what normalises it; the law's bias variance is that of the bias or of β."""
     checked_name("norm", norm, NORMS)
+    checked_name("statistics", statistics, STATISTICS)
+    checked_size("groups", groups)
     device = make.device or torch.get_default_device()
     conv = nn.utils.skip_init(
         nn.Conv2d, c_in, c_out, 3, stride=stride, padding=1, bias=norm == "none", dtype=make.dtype, device=device

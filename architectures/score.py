@@ -20,7 +20,8 @@ class ScoreModel(nn.Module):
 
     The division keeps the network's inputs and outputs of order one for data of variance one at every $σ$: noisy data has
     variance $1 + σ^2$, and the best output is $-E[ε|\tilde x]$, where $\tilde x = x + σ ε$. For data $N(0, Σ)$ the score
-    is $-(Σ + σ^2 I)^{-1} \tilde x$; no model of finite size has a smaller `denoising_score_matching` loss.
+    is $-(Σ + σ^2 I)^{-1} \tilde x$; no model of any size has a smaller mean
+    `denoising_score_matching` loss.
 
     Shapes: $\tilde x$: (..., d), $σ$: (...) positive → (..., d). Parameters are those of `net`,
     `MLP([d + 1, *hidden, d])`: `net.layers.0.weight`, …. Initialisation: the table of `MLP`.
@@ -103,10 +104,20 @@ def denoising_score_matching(output: Tensor, target: tuple[Tensor, Tensor]) -> T
     12.5
     """
     eps, sigma = target
+    _check_levels(output, sigma)
+    if eps.shape != output.shape:
+        raise ArchitectureError(
+            f"the model's output has shape {tuple(output.shape)} and the target's eps {tuple(eps.shape)}: they must be "
+            "equal; make both with perturbed(x, sigma, eps)."
+        )
     return 0.5 * (sigma.unsqueeze(-1) * output + eps).square().sum(-1).mean()
 
 
 def _check_levels(x: Tensor, sigma: Tensor) -> None:
+    if not isinstance(sigma, Tensor):
+        raise ArchitectureError(
+            f"sigma is {sigma!r}, but must be a tensor, one noise level for each example: x.new_full(x.shape[:-1], level)."
+        )
     if sigma.shape != x.shape[:-1]:
         raise ArchitectureError(
             f"sigma has shape {tuple(sigma.shape)}, expected {tuple(x.shape[:-1])}: one noise level for each example of x "

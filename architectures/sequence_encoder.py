@@ -15,7 +15,7 @@ class SequenceEncoder(nn.Module):
 
     $$f(x) = V \, \frac1t \sum_p \mathrm{Encoder}(U x + a)_p + c.$$
 
-    Shapes: (b, t, `n_in`) → (b, classes), $t ≤$ `length`. Parameters: `embed`, `encoder`, `readout`.
+    Shapes: (b, t, `n_in`) → (b, classes); $t ≤$ `length` for learned positions. Parameters: `embed`, `encoder`, `readout`.
     Initialisation: `init` for every matrix (`"glorot"`: Var $W_{ij} = 2/(n + m)$, zero biases); positions
     $N(0, 0.02^2)$ if learned.
 
@@ -33,7 +33,7 @@ class SequenceEncoder(nn.Module):
         attention: as in `Encoder`.
         init: as in `Encoder`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -25,7 +25,7 @@ class MAB(nn.Module):
         activation: $φ$, a name of `ACTIVATIONS` or a function; the paper's is relu.
         init: the law of all matrices and biases, by name or a `Law`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -161,6 +161,7 @@ class PMA(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return $PMA_k(Z)$: (b, n, d) → (b, k, d)."""
+        check_set(z, self.seeds.shape[1], "width", leading="batch")
         return self.mab(self.seeds.expand(z.shape[0], -1, -1), self.activation(self.feed(z)))
 
 
@@ -183,7 +184,7 @@ class SetTransformer(nn.Module):
         activation: as `MAB`.
         init: the law of all matrices and biases, by name or a `Law`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

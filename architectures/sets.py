@@ -63,7 +63,7 @@ class DeepSets(nn.Module):
         activation: within both MLPs, a name of `ACTIVATIONS` or a function.
         init: as `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -131,7 +131,7 @@ class EquivariantDeepSets(nn.Module):
         activation: $φ$, a name of `ACTIVATIONS` or a function.
         init: as `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

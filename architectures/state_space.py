@@ -52,7 +52,7 @@ class DiagonalSSM(nn.Module):
         modes: `"lin"` or `"inv"`.
         step: the least and the largest initial $Δ$: the times that the kernels last are about $2/Δ$ steps.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -183,7 +183,7 @@ class S4D(SequenceNet):
         activation: $φ$, as in `MLP`.
         init: of $E$, $e$, $V$, $v$: a name of `MLP`'s table or a `Law`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -66,7 +66,7 @@ class SteerableConv(nn.Module):
         group: `"C2"`, `"C4"`, `"D2"` or `"D4"`: those that map the square grid to itself.
         init: `"default"`, `"lecun"`, `"he"`, `"glorot"` or a `Law` with independent entries.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -191,7 +191,7 @@ class SteerableCNN(nn.Module):
         activation: φ on trivial and regular fields, as in `MLP`.
         init: `"default"`, `"lecun"`, `"he"`, `"glorot"` or a `Law` with independent entries.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

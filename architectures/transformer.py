@@ -30,7 +30,7 @@ class FeedForward(nn.Module):
 
     $$f(x) = W_2 φ(W_1 x + b_1) + b_2.$$
 
-    Shapes: (..., d) → (..., d); `W_1`: (hidden, d), `W_2`: (d, hidden). Initialisation: `init`, and `out_init` for
+    Shapes: (..., d) → (..., d); `W_1.weight`: (hidden, d), `W_2.weight`: (d, hidden). Initialisation: `init`, and `out_init` for
     $W_2$ if it is given; args as in `EncoderLayer`. Cost: 4 d hidden operations a position.
     Source: vaswani2017attention.
 
@@ -89,7 +89,7 @@ class EncoderLayer(nn.Module):
         init: a law by name or a `Law`; `"glorot"` is Var $W_{ij} = 2/(n + m)$ with zero biases.
         out_init: the law of the matrices whose output is added, if it differs.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:
@@ -169,7 +169,7 @@ class Encoder(nn.Module):
         init: as in `EncoderLayer`.
         out_init: as in `EncoderLayer`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -34,7 +34,7 @@ class VectorField(nn.Module):
         activation: as in `MLP`; a smooth one where derivatives or the order of a solver matter.
         init: as in `MLP`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -52,7 +52,7 @@ class VisionTransformer(nn.Module):
         positions: `"learned"`, `"sinusoidal"`, `"rotary"` (both along the rows of patches) or `"none"`.
         init: as in `Encoder`.
         dtype: of the parameters; torch's default if None.
-        device: of the parameters; the CPU if None.
+        device: of the parameters; torch's default if None.
         generator: a CPU generator for the initial draw; torch's global one if None.
 
     Raises:

@@ -46,7 +46,7 @@ def double(build, *arguments, seed=0, **options):
 
 
 def relative(value, truth):
-    return ((value - truth).norm() / truth.norm()).item()
+    return ((value - truth).norm() / truth.norm()).nan_to_num(nan=torch.inf).item()  # max() would pass over a NaN
 
 
 def slope_of(errors, steps):

@@ -37,7 +37,7 @@ def double(build, *arguments, seed=0, **options):
 
 
 def relative(value, truth):
-    return ((value - truth).norm() / truth.norm()).item()
+    return ((value - truth).norm() / truth.norm()).nan_to_num(nan=torch.inf).item()  # max() would pass over a NaN
 
 
 # Hopfield.
@@ -286,6 +286,7 @@ def test_seed_decides_the_network(build):
     ("build", "told"),
     [
         (lambda: Hopfield(0, 5), ["n must", "0"]),
+        (lambda: Hopfield(2.0, 5, beta=1.0), ["n must", "2.0"]),
         (lambda: Hopfield(3, 0), ["stored", "0"]),
         (lambda: Hopfield(3, 5, steps=0), ["steps", "at least 1"]),
         (lambda: Hopfield(3, 5, beta=0), ["beta", "positive", "0", "larger"]),

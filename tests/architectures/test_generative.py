@@ -51,7 +51,7 @@ def nudged(module, by=1e-6):
 def relative(value, truth):
     value, truth = torch.as_tensor(value), torch.as_tensor(truth)
     assert value.shape == truth.shape
-    return ((value - truth).norm() / truth.norm()).item()
+    return ((value - truth).norm() / truth.norm()).nan_to_num(nan=torch.inf).item()  # max() would pass over a NaN
 
 
 def slopes(loss, module):
@@ -504,6 +504,16 @@ def test_bounds_are_one_number_an_example():
         (lambda: CouplingFlow(2, 2, [3])(torch.zeros(4, 3)), ["x has shape (4, 3)", "inputs=2", "(..., 2)"]),
         (lambda: CouplingFlow(2, 2, [3]).inverse(torch.zeros(())), ["z has shape ()", "inputs=2"]),
         (lambda: AffineCoupling(0, 2, [3]), ["given", "0"]),
+        (lambda: AffineCoupling(1, 2, [3])(torch.zeros(4, 1), torch.zeros(4, 1)), ["v has shape (4, 1)", "(4, 2)"]),
+        (
+            lambda: AffineCoupling(1, 2, [3]).inverse(torch.zeros(4, 1), torch.zeros(2)),
+            ["moved has shape (2,)", "(4, 2)"],
+        ),
+        (lambda: ScoreModel(2, [3])(torch.zeros(4, 2), 0.5), ["sigma is 0.5", "tensor", "new_full"]),
+        (
+            lambda: denoising_score_matching(torch.zeros(4, 2), (torch.zeros(4, 1), torch.ones(4))),
+            ["(4, 2)", "(4, 1)", "perturbed"],
+        ),
         (lambda: ScoreModel(0, [3]), ["inputs", "0"]),
         (lambda: ScoreModel(2, ["3"]), ["hidden[0]", "'3'"]),
         (lambda: ScoreModel(2, [3])(torch.zeros(4, 3), torch.ones(4)), ["x has shape (4, 3)", "inputs=2"]),

@@ -35,7 +35,7 @@ def worst_error(module, symmetry, inputs):
             )
             for g in symmetry.elements
         ]
-    return max(errors) / norm(outputs)
+    return torch.tensor(errors).max().item() / norm(outputs)  # NaN if one is
 
 
 def same(a, b):
