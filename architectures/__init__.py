@@ -71,6 +71,8 @@ from .mlp import MLP, DeepLinear
 from .neural_ode import AdaptiveNeuralODE, AugmentedNeuralODE, NeuralODE
 from .normalisation import BatchNorm, GroupNorm
 from .norms import LayerNorm
+from .ode import SOLVERS, adaptive, adjoint, integrate, trajectory
+from .point_groups import kernel_basis, kernel_dimension
 from .positions import Positions
 from .recurrent import RNN, Bidirectional, FlatReadout, SequenceNet
 from .resnet import BasicBlock, ResNet
@@ -104,6 +106,7 @@ __all__ = [
     "RNN",
     "S4D",
     "SAB",
+    "SOLVERS",
     "VAE",
     "AdaptiveNeuralODE",
     "AffineCoupling",
@@ -157,7 +160,9 @@ __all__ = [
     "Symmetry",
     "VectorField",
     "VisionTransformer",
+    "adaptive",
     "adjacency",
+    "adjoint",
     "arguments",
     "attend",
     "bernoulli_elbo",
@@ -165,9 +170,13 @@ __all__ = [
     "denoising_score_matching",
     "gaussian_elbo",
     "greedy",
+    "integrate",
+    "kernel_basis",
+    "kernel_dimension",
     "kl_divergence",
     "linear_attention",
     "perturbed",
+    "trajectory",
 ]
 
 #: Every architecture of the lab, once for each variant whose derivatives or symmetries differ.

@@ -3,8 +3,8 @@ r"""What the graph networks share: how a graph is given, checked and read; tiny 
 Nodes carry vectors $h_i$, $x$: (..., n, d). The graph is given in one of two forms, which give the same numbers: an
 adjacency $A$, floating-point numbers (..., n, n) with $A_{ij}$ the weight (the number) of the edges from $j$ to $i$, or
 a list of edges, integers (..., 2, E) with a row of sources and a row of targets; an undirected edge is listed both ways.
-Its leading axes are those of $x$, or none: one graph for all. A forward pass checks shapes, which are the same for
-every value; `checked_graph` checks the numbers, once, where the data come from.
+Its leading axes are those of $x$, or none: one graph for all. A forward pass checks the graph's shape, and its numbers
+too wherever it can read them: inside a `torch.func` transform of the graph itself, and in compiled code, it cannot.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def read(x: Tensor, graph: Tensor | Pairs, width: int | None) -> tuple[Tensor, P
     if isinstance(graph, (Dense, Edges)):
         return x, graph, x.shape[:1]
     form = checked_form(graph, x.shape[-2])
+    if _readable(graph):
+        checked_graph(graph, x.shape[-2])
     leading = x.shape[:-2]
     if graph.shape[:-2] not in (leading, ()):
         raise ArchitectureError(
@@ -47,6 +49,12 @@ def read(x: Tensor, graph: Tensor | Pairs, width: int | None) -> tuple[Tensor, P
     graph = graph.expand(leading + graph.shape[-2:]).reshape(batch, *graph.shape[-2:])
     x = x.reshape(batch, *x.shape[-2:])
     return x, Dense(graph) if form == "dense" else Edges(graph, x.shape[1], x.dtype), leading
+
+
+def _readable(graph: Tensor) -> bool:
+    """Whether a branch may depend on the graph's values."""
+    hidden = torch._C._functorch.is_functorch_wrapped_tensor(graph)
+    return not (hidden or graph.is_meta or torch.compiler.is_compiling())
 
 
 def checked_form(graph: Tensor, nodes: int | None) -> str:
@@ -76,7 +84,7 @@ def checked_form(graph: Tensor, nodes: int | None) -> str:
 
 
 def checked_graph(graph: Tensor, nodes: int | None = None) -> Tensor:
-    """Return the graph if its numbers are those of a graph, which no forward pass reads: it would break vmap.
+    """Return the graph if its numbers are those of a graph. One pass over them; on a GPU it waits for the answer.
 
     Args:
         graph: an adjacency (..., n, n) or a list of edges (..., 2, E).
