@@ -92,7 +92,7 @@ def draw_paths(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
     return columns
 
 
-CROSSING_CONTROLS = {
+CROSSING_CONTROLS: dict[str, dict[str, Any]] = {
     "the line: one more dimension": dict(augment=1),
     "small steps: one Euler step": dict(solver="euler", solver_steps=1),
 }
@@ -142,8 +142,8 @@ def node_1d_no_crossing_order(
     The flow of a Lipschitz vector field on $RR$ is strictly increasing, with whatever parameters. While the network of
     the floor above is trained to turn the line round, its outputs at 64 points of $[-2, 2]$ and at the training points
     are recorded before every update. The value is the number of neighbours out of order, over all updates; it is exactly
-    zero. The order is what training pushes against: the slope of the flow falls below a thousandth. The controls, one
-    dimension more (the first coordinate is recorded) and a single Euler step, leave the order within a few updates.
+    zero. The order is what training pushes against: the slope of the flow falls to about a thousandth. The controls,
+    one dimension more (the first coordinate is recorded) and a single Euler step, leave the order early in training.
     """
     found = cross(points, steps, seed, augment, solver, solver_steps)
     return {"value": found["inversions"]}
@@ -238,8 +238,8 @@ def draw_circle(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
 def draw_ends(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
     """Where the flow of the plane carries the ball and the shell: the shell still surrounds the ball.
 
-    Scatter of final states in the plane. The points of the ball, pressed to one side, are enclosed by those of the shell,
-    which the flow has pushed to the other side except for a thin band that it could not take around.
+    Scatter of final states in the plane. Most points of the ball are pressed together on one side. Most points of the
+    shell are spread over the other side, and a few lie beyond the ball, in a thin band that could not be taken around.
     """
     row = next(
         row
@@ -274,9 +274,9 @@ def concentric_floor(dimension: int, power: int, steps: int, seed: int, augment:
 
     Networks are trained on the mean of $abs(f - g)^p$ over fresh points, $(r_1, r_2, r_3) = (1\/2, 1, 3\/2)$, and then the
     trained field's flow is followed with 32 Runge–Kutta steps. The value is the largest error found on a grid of both
-    sets, which can only be less than the supremum. With $p = 2$ networks cut a thin channel through the shell, at the
-    price of a large error in it; with $p = 6$, nearer to the supremum, they come close to the floor. The control trains
-    in one dimension more.
+    sets, which can only be less than the supremum. With $p = 2$ networks of the plane cut a thin channel through the
+    shell, at the price of a large error in it; with $p = 6$, nearer to the supremum, they come closer to the floor. The
+    control trains in one dimension more.
     """
     return separate(dimension, power, steps, seed, augment)
 

@@ -4,12 +4,15 @@ The transformer was made to translate @vaswani2017attention. A small task of tha
 dates from 1950 to 2049, each written in one of seven ways ("4 July 1976", "Jul 4, 1976", "04/07/76", …), are to be written
 as ISO 8601 has them, 1976-07-04. Day, month and year have to be found wherever they stand, names of months turned into
 numbers, two digits of a year into four. Every tenth day of the century is held out, however it is written. The network
-has one layer of encoder and one of decoder, 32 numbers wide with two heads, and sees single characters.
+has one layer of encoder and one of decoder, 32 numbers wide with four heads, and sees single characters.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -20,11 +23,26 @@ from torch import Tensor, nn
 from lemmata.architectures import EncoderDecoder, greedy
 from lemmata.studies.claim import AtLeast, Grid, claim, script
 from lemmata.studies.data import Dates, dates
+from lemmata.studies.data.dates import FIRST_YEAR, FORMATS, HELD_OUT_EVERY, LAST_YEAR
 from lemmata.studies.training import train
 
-WIDTH, HEADS, LAYERS, HIDDEN = 32, 2, 1, 64
+WIDTH, HEADS, LAYERS, HIDDEN = 32, 4, 1, 64
 PAIRS, HELD_OUT, BATCH, RATE = 20_000, 1000, 32, 0.01
 START = 0  # the token that stands before every translation
+
+
+def best_of_bags(held_out: bool = False) -> Fraction:
+    """Greatest share of right answers from the bag of characters alone, over all days (or those held out) in all ways.
+
+    Written dates with the same characters, each as often, must get the same answer: the one most of them want.
+    """
+    wanted: dict[str, Counter[date]] = defaultdict(Counter)
+    first, last = date(FIRST_YEAR, 1, 1), date(LAST_YEAR, 12, 31)
+    for day in (first + timedelta(n) for n in range((last - first).days + 1)):
+        if not held_out or day.toordinal() % HELD_OUT_EVERY == 0:
+            for way in FORMATS:
+                wanted["".join(sorted(way(day)))][day] += 1
+    return Fraction(sum(max(days.values()) for days in wanted.values()), sum(map(Counter.total, wanted.values())))
 
 
 def shifted(target: Tensor) -> Tensor:
@@ -40,7 +58,7 @@ def rise_and_fall(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.l
 
 
 def translator(data: Dates, steps: int, draws: torch.Generator, positions: str) -> EncoderDecoder:
-    """Train one network in single precision, which changes no digit of an accuracy and halves the time."""
+    """Train one network, in single precision: a share of right answers needs no more."""
     network = EncoderDecoder(
         *(len(data.source_alphabet), len(data.target_alphabet), WIDTH, HEADS, LAYERS, HIDDEN),
         activation="relu",
@@ -57,14 +75,15 @@ def translator(data: Dates, steps: int, draws: torch.Generator, positions: str) 
     def loss(output: Tensor, target: Tensor) -> Tensor:
         return nn.functional.cross_entropy(output.flatten(0, 1), target.flatten())
 
-    rule = partial(torch.optim.Adam, lr=RATE, betas=(0.9, 0.98))
+    rule = partial(torch.optim.Adam, lr=RATE, betas=(0.9, 0.98), fused=True)
     train([network], loss, batch, steps, rule, partial(rise_and_fall, steps=steps))
     return network
 
 
 def looks(network: EncoderDecoder, source: Tensor, target: Tensor) -> Tensor:
     """Attention of each token of a translation to each character of its source, in the last layer: (b, t, s) by head."""
-    attention, seen = network.layers[-1].cross, []
+    attention: Any = network.layers[-1].cross
+    seen: list[Any] = []
     hook = attention.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[:2]))
     with torch.no_grad():
         network(source, shifted(target))
@@ -78,9 +97,9 @@ def looks(network: EncoderDecoder, source: Tensor, target: Tensor) -> Tensor:
 def draw_characters(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     """Share of right characters at each place of the translation, with positions and without.
 
-    Two rows of dots over the ten places of a date, one dot for each trained network. With positions all dots lie at one.
-    Without them the century and the dashes are right nearly always, the third digit of the year and the digits of the day
-    in a good half of the dates, and the other digits in between.
+    Two series of dots over the ten places of a date, one dot for each trained network. With positions all dots lie at one.
+    Without them the dashes are still right always, the century's digits and the first of the month in nine dates of ten.
+    The other digits are right less often, the last of the year and the last of the day in fewer than half of the dates.
     """
     columns: dict[str, list[Any]] = {"place": [], "positions": [], "seed": [], "right": []}
     for row in rows:
@@ -89,7 +108,8 @@ def draw_characters(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]
         places = np.arange(len(right)) + (0.15 if row.arm else -0.15)
         first = label not in columns["positions"]
         ax.plot(places, right, "o", color="C1" if row.arm else "C0", markersize=4, label=label if first else None)
-        cells = list(range(1, len(right) + 1)), [label] * len(right), [row.k] * len(right), list(right)
+        n = len(right)
+        cells: list[list[Any]] = [list(range(1, n + 1)), [label] * n, [row.k] * n, list(right)]
         for column, cell in zip(columns.values(), cells, strict=True):
             column.extend(cell)
     ax.set_xticks(range(10), "YYYY-MM-DD")
@@ -101,12 +121,13 @@ def draw_characters(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]
 def draw_looks(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     """Where the decoder looks in the written date while it writes each character of the translation.
 
-    A grid of shades: the held-out date as written runs from left to right, its translation from top to bottom, and a
-    cell is the darker the more of one head's attention it gets. The digits of the year look at the written year, the
-    digits of the month at the month, those of the day at the day.
+    A grid of shades: a held-out date, the longest as written, runs from left to right, its translation from top to bottom, and a
+    cell is the darker the more of one head's attention it gets. The century looks at the written year, the digits of the
+    month at a few letters of its name, those of the day at the day. Some looks, as those for the last digit of the year
+    and for the dashes, are spread or go elsewhere.
     """
     row = next(row for row in rows if row.arm == "" and row.k == 0)
-    weights = row.values["looks"].max(0)  # (t s), the larger of the heads
+    weights = row.values["looks"].max(0)  # (t s), the largest of the heads
     written, translated = ("".join(map(chr, row.values[name])) for name in ("written", "translated"))
     ax.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     ax.set_xticks(range(len(written)), [c.replace("_", "") for c in written])
@@ -120,7 +141,7 @@ def draw_looks(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
 @claim(
     source="vaswani2017attention",
     predicts=AtLeast(0.99, of="mean"),
-    quick=Grid(steps=[1600], seeds=5),
+    quick=Grid(steps=[1200], seeds=5),
     full=Grid(steps=[3000], seeds=8),
     controls={"positions: none": dict(positions="none")},
     figures=(draw_characters, draw_looks),
@@ -135,16 +156,20 @@ def date_translation(steps: int, seed: int, positions: str = "sinusoidal") -> di
     over seeds must be 99 % or more.
 
     Without positions the encoder's output is a set: attention sums over it, and a written date is no more than a bag of
-    characters. "12/03/45", "21/03/54" and "02/13/45" then ask for one answer. Over all dates of the century in all seven
-    ways, the best answer to each bag is right in 21.3 % of them, counted without any network; no transformer without
-    positions, of whatever size, can do better on them. The control trains one, and it stays below that.
+    characters. "12/03/45", "21/03/54" and "23/10/45" then ask for one answer, and at most one of them gets its own. This
+    can be counted without any network: sort the characters of every written date, and let each bag be answered as most
+    of its dates want. Over the 36 525 days of the century in all seven ways, 255 675 written dates in 53 343 bags, that is
+    right 54 373 times, in 21.3 %. Over the held-out days alone, where fewer dates share a bag, it is right in 71.7 %: no
+    transformer without positions, of whatever size and however trained, can be expected to do better on them, even if
+    it knew which days they are. The control trains one.
     """
     draws = torch.Generator().manual_seed(seed)
     network = translator(dates(PAIRS, draws), steps, draws, positions)
     held_out = dates(HELD_OUT, draws, held_out=True)
     written = greedy(network, held_out.source, START, held_out.target.shape[1])
     right = written == held_out.target
-    one = held_out.source[:1], held_out.target[:1]
+    longest = (held_out.source != 0).sum(1).argmax()
+    one = held_out.source[longest, None], held_out.target[longest, None]
     texts = {
         "written": [ord(held_out.source_alphabet[token]) for token in one[0][0]],
         "translated": [ord(held_out.target_alphabet[token]) for token in one[1][0]],

@@ -47,8 +47,8 @@ def draw_club(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
     """The club as a trained network sees it: members placed by its hidden layer, coloured by their community.
 
     Thirty-four dots in four colours, joined by thin lines that are the friendships; the four labelled members are larger.
-    Dots of one colour lie together, and the few that are predicted wrongly, marked by a cross, lie at the borders between
-    two colours. Horizontal and vertical axis are the two main directions of the hidden layer.
+    Dots of one colour lie together, and the few that are predicted wrongly, marked by a cross, lie between the groups or
+    beside another one. Horizontal and vertical axis are the two main directions of the hidden layer.
     """
     row = next(row for row in rows if row.arm == "" and row.k == 0 and row.point["labels"] == "communities")
     x, y = row.values["place"].T
@@ -193,19 +193,22 @@ def draw_learning(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]
     """Cross-entropy during training: with sums it goes to zero, with averages it stops at ln 2.
 
     Training loss against the step, logarithmic vertical axis. The line of the network that sums over neighbours falls
-    by orders of magnitude; the lines of the two that average reach the dashed line at the logarithm of two from above and
-    stay on it.
+    by orders of magnitude; the lines of the two that average reach the dotted line at the logarithm of two from above and
+    stay on it, one upon the other.
     """
     import math
 
     columns: dict[str, Sequence[float]] = {}
     first = rows[0].point
     for row in [row for row in rows if row.k == 0 and row.point == first]:
-        label = {"": "sums (GIN)"}.get(row.arm, "averages (GCN)" if "GCN" in row.arm else "averages, otherwise the same")
+        label = {"": "sums (GIN)"}.get(
+            row.arm, "averages (GCN)" if "GCN" in row.arm else "averages, otherwise the same"
+        )
         columns["step"] = list(range(len(row.values["losses"])))
         columns[label] = row.values["losses"]
-        ax.semilogy(columns["step"], columns[label], label=label)
-    ax.axhline(math.log(2), color="0.5", linestyle="--", label="ln 2")
+        style = "--" if "GCN" in row.arm else "-"  # the averages coincide
+        ax.semilogy(columns["step"], columns[label], style, label=label)
+    ax.axhline(math.log(2), color="0.5", linestyle=":", label="ln 2")
     ax.set(xlabel="step", ylabel="cross-entropy (nats)")
     ax.legend()
     return columns

@@ -21,7 +21,6 @@ from lemmata.studies.architectures.continuous_depth import (
     steepness,
 )
 
-
 pytestmark = pytest.mark.usefixtures("double")
 
 
