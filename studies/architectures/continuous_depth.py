@@ -275,7 +275,7 @@ def concentric_floor(dimension: int, power: int, steps: int, seed: int, augment:
     Networks are trained on the mean of $abs(f - g)^p$ over fresh points, $(r_1, r_2, r_3) = (1\/2, 1, 3\/2)$, and then the
     trained field's flow is followed with 32 Runge–Kutta steps. The value is the largest error found on a grid of both
     sets, which can only be less than the supremum. With $p = 2$ networks of the plane cut a thin channel through the
-    shell, at the price of a large error in it; with $p = 6$, nearer to the supremum, they come closer to the floor. The
+    shell, at the price of a large error in it; with $p = 6$, nearer to the supremum, it is smaller on average. The
     control trains in one dimension more.
     """
     return separate(dimension, power, steps, seed, augment)

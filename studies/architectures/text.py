@@ -5,7 +5,8 @@ alphabet of 26 letters and the space @shannon1951prediction. A predictor that gi
 $p$ pays $-log_2 p$ bits for it; the mean over a held-out text is its price. The classical predictor counts: an $n$-gram
 model looks at $n - 1$ characters and smooths what it counted, best by the method of Kneser and Ney
 @kneser1995improved @chen1999empirical. It cannot look further, since nearly every longer context is new. A recurrent
-network @hochreiter1997long @cho2014learning shares what it learns between contexts, and can. All of them read the same text here, the help topics of Python, in Shannon's alphabet.
+network @hochreiter1997long @cho2014learning shares what it learns between contexts, and can. All of them read the same
+text here, the help topics of Python, in Shannon's alphabet.
 """
 
 from __future__ import annotations
