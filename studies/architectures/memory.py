@@ -142,7 +142,7 @@ def draw_sensitivity(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[floa
 @claim(
     source=("hochreiter1997long", "gers2000learning", "cho2014learning", "tallec2018can"),
     predicts=AtMost(0.1, of="max"),
-    quick=Grid(architecture=["lstm", "gru"], length=[50], steps=[350], seeds=5),
+    quick=Grid(architecture=["lstm", "gru"], length=[50], steps=[350], seeds=3),
     full=Grid(architecture=["lstm", "gru"], length=[50, 100], steps=[800], seeds=5),
     controls={"gates: Elman's network": dict(architecture="rnn")},
     figures=(draw_learning, draw_sensitivity),

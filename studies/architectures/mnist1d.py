@@ -135,7 +135,7 @@ def draw_table(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
 @claim(
     source="greydanus2024scaling",
     predicts=Equals(0, within=0.04),
-    quick=Grid(model=["logistic", "mlp", "cnn"], steps=[1000], seeds=12),
+    quick=Grid(model=["logistic", "mlp", "cnn"], steps=[1000], seeds=10),
     full=Grid(model=list(PUBLISHED), steps=[3000], seeds=12),
     controls={"neighbours belong together: positions shuffled": dict(shuffled=True)},
     figures=(draw_table,),
@@ -185,7 +185,7 @@ def draw_gains(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
 @claim(
     source=("greydanus2024scaling", "hochreiter1997long", "gu2022s4d"),
     predicts=AtLeast(0.02),
-    quick=Grid(model=["cnn", "gru"], steps=[600], seeds=5),
+    quick=Grid(model=["cnn", "gru"], steps=[600], seeds=3),
     full=Grid(model=["cnn", "gru", "lstm", "state space"], steps=[1000], seeds=5),
     controls={"neighbours belong together: positions shuffled": dict(shuffled=True)},
     figures=(draw_gains,),
@@ -254,7 +254,7 @@ def mnist1d_families(model: str, steps: int, seed: int) -> dict[str, float]:
 @claim(
     source="greydanus2024scaling",
     predicts=Equals(0, within=0.06),
-    quick=Grid(model=["mlp", "neural ode"], steps=[300], seeds=8),
+    quick=Grid(model=["mlp", "neural ode"], steps=[200], seeds=8),
     full=Grid(model=["logistic", "mlp", "neural ode", "transformer"], steps=[400], seeds=8),
     controls={"no place is special: a convolution": dict(model="cnn")},
     timeout=3600,
@@ -276,7 +276,7 @@ def mnist1d_blindness(model: str, steps: int, seed: int) -> dict[str, float]:
 @claim(
     source=("greydanus2024scaling", "cho2014learning", "hochreiter1997long"),
     predicts=AtLeast(0.1),
-    quick=Grid(gated=["gru"], steps=[400], seeds=5),
+    quick=Grid(gated=["gru"], steps=[400], seeds=3),
     full=Grid(gated=["gru", "lstm"], steps=[1500], seeds=5),
     controls={"gates: Elman's network against itself": dict(gated="rnn")},
     timeout=3600,
