@@ -135,7 +135,7 @@ def draw_table(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
 @claim(
     source="greydanus2024scaling",
     predicts=Equals(0, within=0.04),
-    quick=Grid(model=["logistic", "mlp", "cnn"], steps=[1000], seeds=10),
+    quick=Grid(model=["logistic", "mlp", "cnn"], steps=[1000], seeds=12),
     full=Grid(model=list(PUBLISHED), steps=[3000], seeds=12),
     controls={"neighbours belong together: positions shuffled": dict(shuffled=True)},
     figures=(draw_table,),
