@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
+
+from lemmata.studies.claim import numerics
 
 HEAD = '''"""Claims of a test.
 
@@ -37,6 +38,5 @@ def claims_file(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def double() -> Iterator[None]:
     """float64 by default, as the engine has it."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+    with numerics():
+        yield

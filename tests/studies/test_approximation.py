@@ -16,11 +16,7 @@ UNIT = Law("unit", lambda n, m: 1.0, lambda n, m: 1.0)
 AXES = [(1, 0, 0), (0, 1, 0), (1, 1, -1)]
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def random_net(widths, seed):

@@ -16,12 +16,7 @@ from lemmata.studies.curvature import hutchinson_variance as hutchinson
 from lemmata.studies.curvature import rescale_degeneracy, stability_thresholds
 from lemmata.studies.rows import as_values
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.fixture

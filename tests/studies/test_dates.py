@@ -11,16 +11,13 @@ import torch
 
 from lemmata.architectures import EncoderDecoder, greedy
 from lemmata.studies.architectures import dates as study
-from lemmata.studies.claim import numerics
 
 MONTHS = "January February March April May June July August September October November December".split()
 
 
 @pytest.fixture(autouse=True)
-def double_precision():
+def fixed(double):
     torch.manual_seed(0)
-    with numerics():
-        yield
 
 
 def network(seed, positions="sinusoidal", layers=1):

@@ -30,11 +30,7 @@ SMALL = [
 CONTROLS = [(claim, point, control) for claim, point in SMALL for control in claim.controls]
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def value(claim, point, control="", seed=1):

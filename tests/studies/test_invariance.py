@@ -10,12 +10,7 @@ from scipy import integrate
 from lemmata.architectures import MLP
 from lemmata.studies.invariance import flat_minima, optimizers, translation
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def wave(n, k, t=0.0):

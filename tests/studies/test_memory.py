@@ -9,13 +9,8 @@ import torch
 from scipy import integrate
 
 from lemmata.studies.architectures import memory
-from lemmata.studies.claim import numerics
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    with numerics():
-        yield
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def seeded(seed):
