@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 
 from lemmata.architectures import (
@@ -94,12 +93,6 @@ def accuracy(model: str, steps: int, seed: int, shuffled: bool) -> float:
         return (network(x_test).argmax(-1) == labels_test).to(x).mean().item()
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean of independent values, and half the width of Student's 95 % interval around it."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return float(values.mean()), float(half)
-
-
 def draw_table(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     """The published table and ours: test accuracies in per cent, in order and shuffled; in brackets what was published.
 
@@ -109,6 +102,8 @@ def draw_table(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     one fall from above ninety per cent to about sixty when the positions are shuffled, below the multilayer perceptron,
     which stays where it was, as does logistic regression.
     """
+    from lemmata.studies.intervals import mean  # here, so that no trial depends on what only figures need
+
     names = list(dict.fromkeys(row.point["model"] for row in rows))
     columns: dict[str, list[Any]] = {"model": [], "positions": [], "published": [], "mean": [], "half interval": []}
     labels = {name: [name] for name in names}
@@ -118,9 +113,9 @@ def draw_table(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
         x, published = place // 2 + (0.18 if shuffled else -0.18), PUBLISHED[name][shuffled]
         ax.plot([x] * len(measured), measured, "o", color="C0", markerfacecolor="none" if shuffled else "C0")
         ax.plot([x - 0.15, x + 0.15], [published] * 2, color="C1")
-        mean, half = interval(measured)
-        labels[name].append(f"{100 * mean:.1f} ± {100 * half:.1f} ({100 * published:.0f})")
-        cells = (name, "shuffled" if shuffled else "in order", published, mean, half)
+        centre, _, high = mean(measured, 0.95)
+        labels[name].append(f"{100 * centre:.1f} ± {100 * (high - centre):.1f} ({100 * published:.0f})")
+        cells = (name, "shuffled" if shuffled else "in order", published, centre, high - centre)
         for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
     ax.plot([], [], "o", color="C0", label="measured, in order")
@@ -206,8 +201,11 @@ def draw_families(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     """Test accuracies in per cent of the families that the published table leaves out, in order and shuffled.
 
     One pair of columns of dots for each family: filled dots for every trained network on the signals in order, hollow ones
-    on shuffled signals. Below each family its means stand with 95 % intervals, in order above shuffled. A dashed line at 32 % marks logistic regression as published; all dots lie above it.
+    on shuffled signals. Below each family its means stand with 95 % intervals, in order above shuffled. A dashed line at
+    32 % marks logistic regression as published; all dots lie above it.
     """
+    from lemmata.studies.intervals import mean  # here, so that no trial depends on what only figures need
+
     ordered = [row for row in rows if not row.arm]
     names = list(dict.fromkeys(row.point["model"] for row in ordered))
     columns: dict[str, list[Any]] = {"model": [], "positions": [], "mean": [], "half interval": []}
@@ -217,9 +215,9 @@ def draw_families(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
             values = np.array([row.values[positions] for row in ordered if row.point["model"] == name])
             label = positions if place == 0 else None
             ax.plot([place + shift] * len(values), values, "o", color="C0", markerfacecolor=fill, label=label)
-            mean, half = interval(values)
-            labels[name].append(f"{100 * mean:.1f} ± {100 * half:.1f}")
-            for column, cell in zip(columns.values(), (name, positions, mean, half), strict=True):
+            centre, _, high = mean(values, 0.95)
+            labels[name].append(f"{100 * centre:.1f} ± {100 * (high - centre):.1f}")
+            for column, cell in zip(columns.values(), (name, positions, centre, high - centre), strict=True):
                 column.append(cell)
     ax.axhline(PUBLISHED["logistic"][0], color="C1", linestyle="--", label="logistic regression, published")
     ax.set_xticks(range(len(names)), ["\n".join(lines) for lines in labels.values()])
