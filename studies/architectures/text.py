@@ -5,14 +5,15 @@ alphabet of 26 letters and the space @shannon1951prediction. A predictor that gi
 $p$ pays $-log_2 p$ bits for it; the mean over a held-out text is its price. The classical predictor counts: an $n$-gram
 model looks at $n - 1$ characters and smooths what it counted, best by the method of Kneser and Ney
 @kneser1995improved @chen1999empirical. It cannot look further, since nearly every longer context is new. A recurrent
-network @hochreiter1997long @cho2014learning shares what it learns between contexts, and can. All of them read the same
-text here, the help topics of Python, in Shannon's alphabet.
+network @hochreiter1997long @cho2014learning and a transformer @vaswani2017attention share what they learn between
+contexts, and can. All of them read the same text here, the help topics of Python, in Shannon's alphabet.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lemmata.architectures import GRU, LSTM, SequenceNet
+from lemmata.architectures import GPT, GRU, LSTM, SequenceNet
 from lemmata.studies.claim import AtLeast, Grid, claim, script
 from lemmata.studies.data import english
 from lemmata.studies.training import train
@@ -28,8 +29,8 @@ from lemmata.studies.training import train
 #: Shannon's alphabet.
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 LETTERS = len(ALPHABET)
-#: Characters in a window, and in a batch, however long its windows are.
-WINDOW, BATCH = 32, 512
+#: Windows in a batch; of shorter windows than the recipe's as many more as make the same number of characters.
+WINDOWS = 16
 
 
 class OneHot(nn.Module):
@@ -52,10 +53,27 @@ def _gru(width: int, draws: torch.Generator) -> nn.Module:
     return OneHot(GRU(LETTERS, width, LETTERS, "orthogonal", dtype=torch.float32, generator=draws))
 
 
-#: The model's name to the network of a width, in single precision, and to its largest learning rate times its width.
-NETWORKS: Mapping[str, tuple[Callable[[int, torch.Generator], nn.Module], float]] = {
-    "lstm": (_lstm, 3.0),
-    "gru": (_gru, 2.0),
+def _gpt(width: int, draws: torch.Generator) -> nn.Module:
+    return GPT(LETTERS, width, 4, 4, 64, positions="rotary", dtype=torch.float32, generator=draws)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is built and trained: its width, its largest learning rate, its updates, and characters a window."""
+
+    build: Callable[[int, torch.Generator], nn.Module]
+    width: int
+    rate: float
+    steps: int
+    window: int
+
+
+#: By the model's name and size. All are in single precision.
+RECIPES: Mapping[tuple[str, str], Recipe] = {
+    ("lstm", "small"): Recipe(_lstm, 160, 3 / 160, 500, 32),
+    ("lstm", "large"): Recipe(_lstm, 256, 3 / 256, 2000, 32),
+    ("gru", "large"): Recipe(_gru, 256, 2 / 256, 2000, 32),
+    ("gpt", "large"): Recipe(_gpt, 128, 3e-3, 3000, 64),
 }
 
 
@@ -74,7 +92,7 @@ def letters(codes: Tensor, alphabet: str) -> Tensor:
 def parts(shuffled: bool, draws: torch.Generator) -> tuple[Tensor, Tensor]:
     """The text to learn from and the held-out text; if shuffled, all their characters in one random order."""
     text = english()
-    learned, held_out = (letters(part, text.alphabet) for part in (text.train, text.test))
+    learned, held_out = (letters(part, text.alphabet) for part in (text.train, torch.cat([text.valid, text.test])))
     if not shuffled:
         return learned, held_out
     whole = torch.cat([learned, held_out])
@@ -129,23 +147,24 @@ def kneser_ney(text: Tensor, asked: Tensor, order: int, size: int) -> Tensor:
     return p
 
 
-def learn(model: str, width: int, text: Tensor, window: int, steps: int, draws: torch.Generator) -> tuple[Any, Tensor]:
+def learn(recipe: Recipe, text: Tensor, window: int, draws: torch.Generator) -> tuple[Any, Tensor]:
     """Train a network on random windows; return it and its losses in bits, each before its update."""
-    build, strength = NETWORKS[model]
-    network, rate = build(width, draws).to(text.device), strength / width
+    network, windows = recipe.build(recipe.width, draws).to(text.device), WINDOWS * recipe.window // window
     reach = torch.arange(window + 1, device="cpu")
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        starts = torch.randint(len(text) - window, (1, BATCH // window, 1), generator=draws, device="cpu")
+        starts = torch.randint(len(text) - window, (1, windows, 1), generator=draws, device="cpu")
         chosen = text[(starts + reach).to(text.device)]
         return chosen[..., :-1], chosen[..., 1:]
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
         return nn.functional.cross_entropy(output.flatten(0, 1), target.flatten())
 
-    rule = partial(torch.optim.Adam, lr=rate, betas=(0.9, 0.99), fused=True)
-    cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=rate, total_steps=steps, pct_start=0.1)
-    losses = train([network], loss, batch, steps, rule, partial(cycle, cycle_momentum=False))
+    rule = partial(torch.optim.Adam, lr=recipe.rate, betas=(0.9, 0.99), fused=True)
+    cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=recipe.rate, pct_start=0.1)
+    losses = train(
+        [network], loss, batch, recipe.steps, rule, partial(cycle, total_steps=recipe.steps, cycle_momentum=False)
+    )
     return network, losses[:, 0].double() / math.log(2)
 
 
@@ -245,11 +264,12 @@ def draw_context(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
         "chen1999empirical",
         "hochreiter1997long",
         "cho2014learning",
+        "vaswani2017attention",
         "shannon1951prediction",
     ),
-    predicts=AtLeast(0.03),
-    quick=Grid(model=["lstm"], order=[4], width=[160], steps=[500], seeds=5),
-    full=Grid(model=["lstm", "gru"], order=[5], width=[256], steps=[2000], seeds=5),
+    predicts=AtLeast(0.01),
+    quick=Grid(model=["lstm"], size=["small"], order=[4], seeds=5),
+    full=Grid(model=["lstm", "gru", "gpt"], size=["large"], order=[5], seeds=5),
     controls={
         "structure: characters shuffled": dict(shuffled=True),
         "a longer context: windows as short as the n-gram's": dict(short=True),
@@ -258,16 +278,17 @@ def draw_context(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     timeout=3600,
 )
 def text_beyond_ngrams(
-    model: str, order: int, width: int, steps: int, seed: int, shuffled: bool = False, short: bool = False
+    model: str, size: str, order: int, seed: int, shuffled: bool = False, short: bool = False
 ) -> dict[str, Any]:
-    r"""Recurrent networks predict English better than n-gram models.
+    r"""Networks that see a long context predict English better than n-gram models.
 
-    A network learns from random windows of 32 characters of the text and then predicts each character of the held-out
-    twentieth from 29 to 32 characters before it. The interpolated Kneser–Ney $n$-gram model @kneser1995improved
-    @chen1999empirical counts the same text and predicts the same characters from $n - 1$. At full size $n$ is 5 and the
-    network sees the text three times; at the quick size, where a tenth of the arithmetic has to do, $n$ is 4. Models of
-    lower order than $n$ are tried on the held-out text too, and the best of all counts, a choice in favour of counting.
-    The value is its price minus the network's; it must be at least 0.03 bits per character in every run.
+    A network learns from random windows of the text, of 32 characters for the recurrent networks and of 64 for the
+    transformer, and then predicts each character of the held-out tenth from at least seven eighths of as many before it.
+    The interpolated Kneser–Ney $n$-gram model @kneser1995improved @chen1999empirical counts the same text and predicts the
+    same characters from $n - 1$. At full size $n$ is 5 and the networks are an LSTM, a GRU and a transformer with four
+    layers; at the quick size, where a tenth of the arithmetic has to do, $n$ is 4 and the network an LSTM. Models of lower
+    order than $n$ are tried on the held-out text too, and the best of all counts, a choice in favour of counting. The value
+    is its price minus the network's; it must be at least 0.01 bits per character in every run.
 
     The first control shuffles the characters of both texts by one permutation: only the frequencies of the letters are left
     to be learned, a 1-gram model is the best there is, and the network can at most equal it. In the second the network
@@ -277,8 +298,9 @@ def text_beyond_ngrams(
     """
     draws = torch.Generator().manual_seed(seed)
     text, held_out = parts(shuffled, draws)
-    window = order - 1 if short else WINDOW
-    network, losses = learn(model, width, text, window, steps, draws)
+    recipe = RECIPES[model, size]
+    window = order - 1 if short else recipe.window
+    network, losses = learn(recipe, text, window, draws)
     result = compared(network, text, held_out, order, window)
     return {"value": result["ngrams"].min() - result["network"], "losses": losses, **result}
 
