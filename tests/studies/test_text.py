@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import math
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
