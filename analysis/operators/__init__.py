@@ -1,7 +1,10 @@
 """Matrices that are too large to form, as linear operators on flat parameter vectors."""
 
 from .base import Dense, Operator, Plan
+from .fisher import EmpiricalFisher, Fisher
+from .gauss_newton import GGN
 from .hessian import Hessian
+from .jacobian import NTK, Jacobian
 from .layout import Layout
 
-__all__ = ["Dense", "Hessian", "Layout", "Operator", "Plan"]
+__all__ = ["GGN", "NTK", "Dense", "EmpiricalFisher", "Fisher", "Hessian", "Jacobian", "Layout", "Operator", "Plan"]

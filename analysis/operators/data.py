@@ -45,25 +45,28 @@ class Batches:
             if not isinstance(batch, tuple | list) or len(batch) != 2:
                 raise DataError(f"batch {index}", "a pair (inputs, target)", _describe(batch), _REMEDY)
             inputs, target = batch
-            yield self._fit(inputs, f"inputs of batch {index}"), self._fit(target, f"target of batch {index}")
+            how = (self.dtype, self.device, self.cast)
+            yield fit(inputs, f"inputs of batch {index}", *how), fit(target, f"target of batch {index}", *how)
 
-    def _fit(self, item: Any, name: str) -> Any:
-        if isinstance(item, Mapping):
-            return {key: self._fit(value, f"{name}[{key!r}]") for key, value in item.items()}
-        if isinstance(item, tuple | list):
-            parts = [self._fit(value, f"{name}[{i}]") for i, value in enumerate(item)]
-            return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
-        if not isinstance(item, Tensor):
-            return item
-        if item.device != self.device:
-            remedy = f"Move the batch with .to({str(self.device)!r}), or the model to {str(item.device)!r}."
-            raise DataError(name, f"device {self.device}, where the parameters are", str(item.device), remedy)
-        if not item.is_floating_point() or item.dtype == self.dtype:
-            return item.detach()
-        if self.cast:
-            return item.detach().to(self.dtype)
-        remedy = f"Cast it with .to({self.dtype}), or pass dtype={self.dtype}, which casts copies of model and data."
-        raise DataError(name, f"dtype {self.dtype}, that of the parameters", str(item.dtype), remedy)
+
+def fit(item: Any, name: str, dtype: torch.dtype, device: torch.device, cast: bool) -> Any:
+    """Tensors in any nesting, checked to be on a device and of a dtype, or cast to it."""
+    if isinstance(item, Mapping):
+        return {key: fit(value, f"{name}[{key!r}]", dtype, device, cast) for key, value in item.items()}
+    if isinstance(item, tuple | list):
+        parts = [fit(value, f"{name}[{i}]", dtype, device, cast) for i, value in enumerate(item)]
+        return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
+    if not isinstance(item, Tensor):
+        return item
+    if item.device != device:
+        remedy = f"Move the batch with .to({str(device)!r}), or the model to {str(item.device)!r}."
+        raise DataError(name, f"device {device}, where the parameters are", str(item.device), remedy)
+    if not item.is_floating_point() or item.dtype == dtype:
+        return item.detach()
+    if cast:
+        return item.detach().to(dtype)
+    remedy = f"Cast it with .to({dtype}), or pass dtype={dtype}, which casts copies of model and data."
+    raise DataError(name, f"dtype {dtype}, that of the parameters", str(item.dtype), remedy)
 
 
 def _is_batch(data: Any) -> bool:

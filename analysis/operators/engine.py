@@ -1,8 +1,9 @@
-"""Two ways to multiply by a Hessian: retained reverse-over-reverse graphs, and fresh forward-over-reverse."""
+"""Two ways to multiply by a curvature matrix: with graphs kept from one pass over the data, and afresh on every pass."""
 
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.func import grad, jvp
 
 from ..errors import DataError, DerivativeError, NumericsError, ParameterError
-from .objective import Objective
-from .snapshot import Watch, scalar
+from .objective import Objective, Parameters, Term
+from .snapshot import Watch
 
 # Products at a time in one batched backward pass: at most 32, and as many as work on few bytes. Batching saves the
 # launching of operations, which pays on small graphs; on large ones it only misses the caches.
@@ -24,7 +24,7 @@ _BLOCK, _BLOCK_BYTES = 32, {"cpu": 2**23, "cuda": 2**30}
 
 
 class Engine(Protocol):
-    """Multiplies the rows of a (k, P) tensor by the Hessian."""
+    """Multiplies the rows of a (k, P) tensor."""
 
     mode: str
     held: int  # bytes kept between products
@@ -44,16 +44,35 @@ class Start:
     batches: int
 
 
-@dataclass(frozen=True)
-class Graph:
-    """The gradient of one batch as a differentiable graph: its entries that are not constant, and their indices."""
-
-    weight: float
-    outputs: list[Tensor]
-    active: list[int]
+Parts = Sequence[Tensor | None]
 
 
-def start(objective: Objective, cap: int) -> Start:
+class Graph(ABC):
+    """What is kept of one batch so that products need no forward pass."""
+
+    outputs: list[Tensor]  # everything that the graph keeps hangs on these
+
+    @abstractmethod
+    def multiply(self, pieces: list[Tensor], theta: list[Tensor], batched: bool) -> Parts:
+        """The product with a vector, or with a stack of them, both in pieces shaped like the parameters."""
+
+
+class Curvature(ABC):
+    """Which matrix of second derivatives is meant: how one batch of it is recorded, and how it is multiplied afresh."""
+
+    retained: str
+    fresh: str
+
+    @abstractmethod
+    def record(self, term: Term, objective: Objective, retain: bool) -> tuple[Tensor, Parts, Graph | None]:
+        """The batch's loss, its gradient, and the graph if it is to be retained."""
+
+    @abstractmethod
+    def apply(self, term: Term, theta: Parameters, vector: Parameters) -> tuple[Parameters, Parameters]:
+        """The batch's gradient and its product with a vector; nothing is kept."""
+
+
+def start(objective: Objective, cap: int, curvature: Curvature) -> Start:
     """One pass over the batches: value, gradient, and the graphs as long as they are expected to fit the cap.
 
     The rule: after each batch, the bytes held so far are scaled to all batches (where their number is known). Once that
@@ -61,21 +80,18 @@ def start(objective: Objective, cap: int) -> Start:
     """
     theta = list(objective.leaves.values())
     gradient = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
-    graphs: list[Graph] = []
+    graphs: list[tuple[float, Graph]] = []
     retain, held, value, total, batches = cap > 0, 0, 0.0, 0.0, 0
     for batches, term in enumerate(objective.terms(), 1):
         watch = Watch(objective.name, objective.buffers, objective.fixed, objective.device)
-        loss = scalar(term.loss(objective.leaves), term.name, objective.name)
+        loss, parts, graph = curvature.record(term, objective, retain)
         watch.check()
-        with explained(objective):
-            parts = _gradients(loss, theta, retain)
         value += term.weight * float(loss.detach())
         total += term.weight
-        gradient.add_(_flat(parts, theta, 1)[0], alpha=term.weight)
-        if retain:
-            active = [i for i, part in enumerate(parts) if part is not None and part.requires_grad]
-            graphs.append(Graph(term.weight, [parts[i] for i in active], active))  # type: ignore[misc]
-            held += graph_bytes(graphs[-1].outputs, theta)
+        gradient.add_(flat(parts, theta, 1)[0], alpha=term.weight)
+        if graph is not None:
+            graphs.append((term.weight, graph))
+            held += graph_bytes(graph.outputs, theta)
             if held * max(objective.parts, batches) > cap * batches:
                 retain = False
                 graphs.clear()
@@ -84,12 +100,15 @@ def start(objective: Objective, cap: int) -> Start:
     divisor = total if objective.divide else 1.0
     gradient = _finite(gradient / divisor, objective)
     engine: Engine = (
-        Retained(theta, graphs, divisor, held, cap, objective) if retain else Fresh(objective, gradient, divisor)
+        Retained(theta, graphs, divisor, held, cap, objective, curvature.retained)
+        if retain
+        else Fresh(objective, gradient, divisor, curvature)
     )
     return Start(engine, value / divisor, gradient, batches)
 
 
-def _gradients(loss: Tensor, theta: list[Tensor], retain: bool) -> tuple[Tensor | None, ...]:
+def slope(loss: Tensor, theta: list[Tensor], retain: bool) -> Parts:
+    """The gradient of a loss, as a differentiable graph if it is to be retained."""
     if not loss.requires_grad:
         raise ParameterError(
             "loss",
@@ -100,7 +119,8 @@ def _gradients(loss: Tensor, theta: list[Tensor], retain: bool) -> tuple[Tensor 
     return torch.autograd.grad(loss, theta, create_graph=retain, allow_unused=True)
 
 
-def _flat(parts: Sequence[Tensor | None], theta: list[Tensor], k: int) -> Tensor:
+def flat(parts: Parts, theta: list[Tensor], k: int) -> Tensor:
+    """Pieces of k products as rows (k, P); zeros for None."""
     rows = [
         p.detach().reshape(k, -1) if p is not None else t.new_zeros(k, t.numel())
         for p, t in zip(parts, theta, strict=True)
@@ -138,14 +158,20 @@ def explained(objective: Objective) -> Iterator[None]:
 
 
 class Retained:
-    """Products with kept graphs of the gradient (reverse over reverse): about 1.5 gradients each."""
-
-    mode = "retained reverse-over-reverse"
+    """Products with kept graphs: no forward pass."""
 
     def __init__(
-        self, theta: list[Tensor], graphs: list[Graph], divisor: float, held: int, cap: int, objective: Objective
+        self,
+        theta: list[Tensor],
+        graphs: list[tuple[float, Graph]],
+        divisor: float,
+        held: int,
+        cap: int,
+        objective: Objective,
+        mode: str,
     ) -> None:
         self.theta, self.graphs, self.divisor, self.held, self.objective = theta, graphs, divisor, held, objective
+        self.mode = mode
         room = min(cap, _BLOCK_BYTES.get(objective.device.type, _BLOCK_BYTES["cpu"]))
         self.block = max(1, min(_BLOCK, room // (held + sum(leaf.nbytes for leaf in theta))))
 
@@ -167,20 +193,13 @@ class Retained:
         k = len(rows)
         pieces = self.objective.layout.pieces(rows[0] if k == 1 else rows)
         total: Tensor | None = None
-        for graph in self.graphs:
+        for weight, graph in self.graphs:
             if not graph.outputs:
                 continue
             with explained(self.objective), no_slow_vmap():
-                parts = torch.autograd.grad(
-                    graph.outputs,
-                    self.theta,
-                    [pieces[i] for i in graph.active],
-                    retain_graph=True,
-                    allow_unused=True,
-                    is_grads_batched=k > 1,
-                )
-            product = _flat(parts, self.theta, k)
-            scale = graph.weight / self.divisor
+                parts = graph.multiply(pieces, self.theta, k > 1)
+            product = flat(parts, self.theta, k)
+            scale = weight / self.divisor
             if total is None:
                 total = product if scale == 1.0 else product.mul_(scale)
             else:
@@ -201,12 +220,13 @@ def no_slow_vmap() -> Iterator[None]:
 
 
 class Fresh:
-    """Products that keep nothing (forward over reverse): about 3.5 gradients each, and a check that data are fixed."""
+    """Products that keep nothing: every one passes over the data, and checks that they are fixed."""
 
-    mode, held = "fresh forward-over-reverse", 0
+    held = 0
 
-    def __init__(self, objective: Objective, gradient: Tensor, divisor: float) -> None:
+    def __init__(self, objective: Objective, gradient: Tensor, divisor: float, curvature: Curvature) -> None:
         self.objective, self.gradient, self.divisor = objective, gradient, divisor
+        self.curvature, self.mode = curvature, curvature.fresh
         self.theta = {name: leaf.detach() for name, leaf in objective.leaves.items()}
         _load_forward_mode()
 
@@ -216,12 +236,11 @@ class Fresh:
         layout, theta = self.objective.layout, list(self.theta.values())
         for term in self.objective.terms():
             weight = term.weight / self.divisor
-            slope: Any = grad(term.loss)
             for row, vector in enumerate(vectors):
                 with explained(self.objective):
-                    first, second = jvp(slope, (self.theta,), (layout.split(vector),))[:2]
-                result[row].add_(_flat(list(second.values()), theta, 1)[0], alpha=weight)
-            gradient.add_(_flat(list(first.values()), theta, 1)[0], alpha=weight)
+                    first, second = self.curvature.apply(term, self.theta, layout.split(vector))
+                result[row].add_(flat(list(second.values()), theta, 1)[0], alpha=weight)
+            gradient.add_(flat(list(first.values()), theta, 1)[0], alpha=weight)
         self._same(gradient)
         return result
 

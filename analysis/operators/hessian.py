@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.func import grad, jvp
 
-from ..errors import ArgumentError
-from .base import Operator, Plan
-from .engine import start
-from .layout import Selection
-from .objective import Objective, of_function, of_model
+from .bound import Bound
+from .engine import Curvature, Graph, Parts, explained, slope
+from .objective import Objective, Parameters, Term, of_function
+from .snapshot import scalar
 
 
-class Hessian(Operator):
+class GradientGraph(Graph):
+    """The gradient of one batch as a differentiable graph: its entries that are not constant, and their indices."""
+
+    def __init__(self, parts: Parts) -> None:
+        kept = [(i, part) for i, part in enumerate(parts) if part is not None and part.requires_grad]
+        self.active, self.outputs = [i for i, _ in kept], [part for _, part in kept]
+
+    def multiply(self, pieces: list[Tensor], theta: list[Tensor], batched: bool) -> Parts:
+        """One backward pass through the gradient."""
+        given = [pieces[i] for i in self.active]
+        return torch.autograd.grad(
+            self.outputs, theta, given, retain_graph=True, allow_unused=True, is_grads_batched=batched
+        )
+
+
+class SecondDerivatives(Curvature):
+    """∇²L by reverse over reverse (about 1.5 gradients a product) or forward over reverse (about 3.5, nothing kept)."""
+
+    retained, fresh = "retained reverse-over-reverse", "fresh forward-over-reverse"
+
+    def record(self, term: Term, objective: Objective, retain: bool) -> tuple[Tensor, Parts, Graph | None]:
+        """The batch's loss, its gradient, and the gradient's graph."""
+        loss = scalar(term.loss(objective.leaves), term.name, objective.name)
+        with explained(objective):
+            parts = slope(loss, list(objective.leaves.values()), retain)
+        return loss, parts, GradientGraph(parts) if retain else None
+
+    def apply(self, term: Term, theta: Parameters, vector: Parameters) -> tuple[Parameters, Parameters]:
+        """The derivative of the gradient in one direction."""
+        gradient: Any = grad(term.loss)
+        return jvp(gradient, (theta,), (vector,))[:2]
+
+
+class Hessian(Bound):
     r"""The Hessian of the mean loss over data, as an operator on flat parameter vectors.
 
     .. math:: H = \nabla^2_\theta \frac{\sum_b w_b\, \ell_b(\theta)}{\sum_b w_b}
@@ -62,20 +93,6 @@ class Hessian(Operator):
 
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: Callable[[Any, Any], Tensor],
-        data: Any,
-        params: Selection = "*",
-        dtype: torch.dtype | None = None,
-        batch_stats: str | None = None,
-        memory_cap: int | None = None,
-        reduction: str | None = None,
-    ) -> None:
-        with torch.inference_mode(False), torch.enable_grad():
-            self._bind(of_model(model, loss, data, params, dtype, batch_stats, reduction), memory_cap)
-
     @classmethod
     def of(
         cls,
@@ -97,62 +114,5 @@ class Hessian(Operator):
             hessian._bind(of_function(objective, parameters), memory_cap)
         return hessian
 
-    def _bind(self, objective: Objective, memory_cap: int | None) -> None:
-        if memory_cap is not None and (not isinstance(memory_cap, int) or memory_cap < 0):
-            raise ArgumentError("memory_cap", "bytes, an integer ≥ 0", repr(memory_cap), "Pass 2**30 for one GiB.")
-        self.memory_cap = _memory(objective.device) // 4 if memory_cap is None else memory_cap
-        self.layout, self.dtype, self.device = objective.layout, objective.dtype, objective.device
-        self.batch_stats = objective.batch_stats
-        self._switched = objective.switched
-        self._start = start(objective, self.memory_cap)
-        self._seconds: float | None = None
-
-    @property
-    def value(self) -> float:
-        """The loss over all data at the bound parameters."""
-        return self._start.value
-
-    @property
-    def gradient(self) -> Tensor:
-        """The gradient over all data at the bound parameters, (P,)."""
-        return self._start.gradient.clone()
-
-    @property
-    def mode(self) -> str:
-        """How products are taken, decided at construction by the memory rule."""
-        return self._start.engine.mode
-
-    @property
-    def switched(self) -> tuple[str, ...]:
-        """The operations that were rerouted, in words, because PyTorch's default has no right second derivative."""
-        return tuple(sorted(self._switched))
-
-    def _multiply(self, vectors: Tensor) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
-            return self._start.engine.multiply(vectors.clone() if vectors.is_inference() else vectors)
-
-    def plan(self, k: int = 1) -> Plan:
-        """Products, their seconds and the bytes held. The seconds are those of one product, timed here after another."""
-        engine = self._start.engine
-        own = self.shape[0] * torch.finfo(self.dtype).bits // 8
-        if self._seconds is None:
-            probe = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
-            self @ probe  # the first product of a process also loads what it needs
-            begun = perf_counter()
-            (self @ probe).sum().item()  # waits for an accelerator
-            self._seconds = perf_counter() - begun
-        return Plan(f"Hessian, {engine.mode}", k, k * self._seconds, engine.held + 2 * own)
-
-    def __repr__(self) -> str:
-        notes = [f"{self.shape[0]} × {self.shape[1]}", str(self.dtype), str(self.device), self.mode]
-        notes.append(f"{self._start.batches} batch" + "es" * (self._start.batches != 1))
-        if self.batch_stats:
-            notes.append(f"batch_stats={self.batch_stats!r}")
-        return f"Hessian({', '.join(notes + list(self.switched))})"
-
-
-def _memory(device: torch.device) -> int:
-    """Bytes of memory of a device, used or not."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    def _curvature(self, objective: Objective) -> Curvature:
+        return SecondDerivatives()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,11 +24,19 @@ Parameters = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Term:
-    """One batch: its weight in the sum, its name for messages, and its loss as a function of the parameters."""
+    """One batch: its weight in the sum, its name for messages, and its loss as a function of the parameters.
+
+    Where that function is a model followed by a criterion, ``output`` and ``criterion`` are the two, and ``target`` is
+    what the criterion compares with.
+    """
 
     weight: float
     name: str
     loss: Callable[[Parameters], Any]
+    output: Callable[[Parameters], Any] | None = None
+    criterion: Callable[[Any], Any] | None = None
+    target: Any = None
+    index: int = 0
 
 
 class Objective:
@@ -48,29 +56,50 @@ class Objective:
         self.switched: set[str] = set()
         self.batch_stats: str | None = None
         self.divide, self.parts = True, 1
+        self.weighting: Weighting | None = None
 
     def terms(self) -> Iterator[Term]:
         """The batches in order, with their losses run on operations that can be differentiated twice."""
         for term in self._terms():
-            yield Term(term.weight, term.name, partial(self._run, term.loss))
+            output, criterion = (f and partial(self._run, f) for f in (term.output, term.criterion))
+            yield replace(term, loss=partial(self._run, term.loss), output=output, criterion=criterion)
 
-    def _run(self, loss: Callable[[Parameters], Any], parameters: Parameters) -> Any:
+    def _run(self, function: Callable[[Any], Any], argument: Any) -> Any:
         with Differentiable(self.switched):
-            return loss(parameters)
+            return function(argument)
 
 
 def of_function(objective: Callable[[Parameters], Tensor], parameters: Mapping[str, Tensor]) -> Objective:
     """An objective that is a function of a dictionary of tensors."""
-    if not callable(objective):
-        remedy = "Pass a function of a dictionary of tensors that returns a scalar."
-        raise ArgumentError("objective", "a callable", type(objective).__name__, remedy)
+    _check_function("objective", objective, "Pass a function of a dictionary of tensors that returns a scalar.")
+    return _single(Term(1.0, "the objective", objective), objective, parameters)
+
+
+def of_composition(
+    output: Callable[[Parameters], Any], loss: Callable[[Any], Tensor], parameters: Mapping[str, Tensor]
+) -> Objective:
+    """An objective that is a loss of a function of a dictionary of tensors."""
+    _check_function("output", output, "Pass a function of a dictionary of tensors that returns tensors.")
+    _check_function("loss", loss, "Pass a function of that output that returns a scalar.")
+
+    def objective(theta: Parameters) -> Any:
+        return loss(output(theta))
+
+    return _single(Term(1.0, "the objective", objective, output, loss), loss, parameters)
+
+
+def _check_function(name: str, given: Any, remedy: str) -> None:
+    if not callable(given):
+        raise ArgumentError(name, "a callable", type(given).__name__, remedy)
+
+
+def _single(term: Term, named: Callable, parameters: Mapping[str, Tensor]) -> Objective:
     if not isinstance(parameters, Mapping) or not parameters:
         given = type(parameters).__name__ if not isinstance(parameters, Mapping) else "an empty mapping"
         remedy = "Pass for example dict(model.named_parameters())."
         raise ParameterError("parameters", "a non-empty mapping from names to tensors", given, remedy)
-    name = getattr(objective, "__name__", type(objective).__name__)
-    term = Term(1.0, "the objective", objective)
     private = {key: tensor.clone() for key, tensor in leaves(dict(parameters)).items()}
+    name = getattr(named, "__name__", type(named).__name__)
     return Objective(f"objective {name}", leaves(private), lambda: iter([term]))
 
 
@@ -98,16 +127,22 @@ def of_model(
         for index, (weight, inputs, target) in enumerate(weighting.weigh(batches)):
             if weight:
 
-                def evaluate(theta: Parameters, inputs: Any = inputs, target: Any = target) -> Any:
-                    output = call(lambda *a, **k: functional_call(private, theta, a, k), inputs)
-                    return weighting.loss(output, target)
+                def output(theta: Parameters, inputs: Any = inputs) -> Any:
+                    return call(lambda *a, **k: functional_call(private, theta, a, k), inputs)
 
-                yield Term(weight, f"batch {index}", evaluate)
+                def criterion(outcome: Any, target: Any = target) -> Any:
+                    return weighting.loss(outcome, target)
+
+                def evaluate(theta: Parameters, output: Any = output, criterion: Any = criterion) -> Any:
+                    return criterion(output(theta))
+
+                yield Term(weight, f"batch {index}", evaluate, output, criterion, target, index)
 
     objective = Objective(weighting.name, parameters, terms)
     objective.buffers, objective.fixed = dict(private.named_buffers()), dict(private.named_parameters())
     objective.batch_stats = chosen_stats
     objective.divide, objective.parts = not weighting.total, len(batches)
+    objective.weighting = weighting
     return objective
 
 

@@ -1,0 +1,204 @@
+"""The Jacobian of a model's outputs with respect to its parameters, and its kernel JJᵀ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..errors import LossError, OperandError
+from .base import Operator, Plan
+from .data import call, fit
+from .differentiable import Differentiable
+from .engine import flat, no_slow_vmap
+from .layout import Layout, Selection
+from .linearised import Linearised
+from .snapshot import Watch, choose, leaves, snapshot
+
+
+class Jacobian:
+    r"""The Jacobian of a model's output over one batch of inputs, bound to the parameters at construction.
+
+    .. math:: J = \frac{\partial f(\theta; X)}{\partial \theta}
+
+    Args:
+        model: any ``nn.Module`` that returns one tensor. It is copied and never changed.
+        inputs: what the model is called with: a tensor, a tuple of arguments, or a mapping of keywords.
+        params, dtype, batch_stats: as for :class:`~lemmata.analysis.Hessian`.
+
+    Shapes: (M, P), M the number of entries of the output, in its own order, and P that of the chosen parameters:
+    ``J @ v`` takes (P,) to (M,) and (P, k) to (M, k); ``J.T @ u`` takes (M,) to (P,) and (M, k) to (P, k).
+
+    Cost: construction about 2 gradients, whose graph is kept. A product with J or Jᵀ about 2/3 of a gradient.
+
+    Errors: a :class:`~lemmata.analysis.errors.LemmataError` that names the culprit and the remedy.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> J = Jacobian(model, torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+        >>> J @ torch.tensor([1.0, 1.0])
+        tensor([1., 3.])
+        >>> J.T @ torch.tensor([1.0, 1.0])
+        tensor([2., 2.])
+
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        params: Selection = "*",
+        dtype: torch.dtype | None = None,
+        batch_stats: str | None = None,
+    ) -> None:
+        with torch.inference_mode(False), torch.enable_grad():
+            private, self.batch_stats = snapshot(model, dtype, batch_stats)
+            parameters = leaves(choose(private, params))
+            self.layout = Layout(tuple(parameters), tuple(tuple(t.shape) for t in parameters.values()))
+            reference = next(iter(parameters.values()))
+            self.dtype, self.device = reference.dtype, reference.device
+            given = fit(inputs, "inputs", self.dtype, self.device, cast=dtype is not None)
+            buffers, fixed = dict(private.named_buffers()), dict[str, Tensor](private.named_parameters())
+            watch, switched = Watch("model", buffers, fixed, self.device), set[str]()
+            with Differentiable(switched):
+                output = call(lambda *a, **k: functional_call(private, parameters, a, k), given)
+            watch.check()
+            self._output = self._checked(output)
+            self._linearised = Linearised([self._output], list(parameters.values()))
+
+    def _checked(self, output: Any) -> Tensor:
+        remedy = "Wrap the model in a module that returns one tensor, computed from the chosen parameters."
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            raise LossError("output", "one floating-point tensor", type(output).__name__, remedy)
+        if not output.requires_grad:
+            raise LossError("output", "a tensor that depends on the parameters", "one detached from them", remedy)
+        if not bool(output.isfinite().all()):
+            raise LossError("output", "finite entries", "inf or nan", "Look at the inputs and the parameters.")
+        return output
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, P)."""
+        return self._output.numel(), self.layout.size
+
+    @property
+    def output(self) -> Tensor:
+        """The model's output at the bound parameters."""
+        return self._output.detach().clone()
+
+    @property
+    def T(self) -> TransposedJacobian:
+        """The transpose, (P, M)."""
+        return TransposedJacobian(self)
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        return _product(other, self.shape[1], self.dtype, self.device, self._push)
+
+    def __repr__(self) -> str:
+        return f"Jacobian({self.shape[0]} × {self.shape[1]}, {self.dtype}, {self.device})"
+
+    def _push(self, rows: Tensor) -> Tensor:
+        """(k, P) → (k, M)."""
+        k, pieces = len(rows), self.layout.pieces(rows if len(rows) > 1 else rows[0])
+        with no_slow_vmap():
+            return self._linearised.push(pieces, k > 1)[0].reshape(k, -1)
+
+    def _pull(self, rows: Tensor) -> Tensor:
+        """(k, M) → (k, P)."""
+        k = len(rows)
+        given = rows.reshape(k, *self._output.shape) if k > 1 else rows.reshape(self._output.shape)
+        with no_slow_vmap():
+            return flat(self._linearised.pull([given], k > 1), self._linearised.theta, k)
+
+    def dense(self, block: int = 32) -> Tensor:
+        """The matrix (M, P), from M products with Jᵀ taken ``block`` at a time."""
+        eye = torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
+        return torch.cat([self._pull(rows) for rows in eye.split(block)])
+
+
+class TransposedJacobian:
+    """Jᵀ of a :class:`Jacobian`, (P, M)."""
+
+    def __init__(self, jacobian: Jacobian) -> None:
+        self.T = jacobian
+        self.shape = jacobian.shape[::-1]
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        return _product(other, self.shape[1], self.T.dtype, self.T.device, self.T._pull)
+
+    def dense(self, block: int = 32) -> Tensor:
+        """The matrix (P, M)."""
+        return self.T.dense(block).T
+
+    def __repr__(self) -> str:
+        return f"{self.T!r}.T"
+
+
+def _product(
+    other: Tensor, size: int, dtype: torch.dtype, device: torch.device, rows: Callable[[Tensor], Tensor]
+) -> Tensor:
+    remedy = f"Pass a torch tensor of shape ({size},) or ({size}, k), {dtype}, on {device}."
+    if not isinstance(other, Tensor) or other.ndim not in (1, 2) or other.shape[0] != size:
+        given = str(tuple(other.shape)) if isinstance(other, Tensor) else type(other).__name__
+        raise OperandError("right operand", f"a tensor with {size} rows", given, remedy)
+    if other.dtype != dtype or other.device != device:
+        raise OperandError("right operand", f"{dtype} on {device}", f"{other.dtype} on {other.device}", remedy)
+    if other.ndim == 1:
+        return rows(other.detach()[None])[0]
+    if not other.shape[1]:
+        return rows(other.new_zeros(1, size)).T[:, :0]
+    return torch.cat([rows(part) for part in other.detach().T.contiguous().split(32)]).T
+
+
+class NTK(Operator):
+    r"""The neural tangent kernel of a model on a batch of inputs, Θ = JJᵀ, as an operator on vectors of outputs.
+
+    .. math:: \Theta_{(n,c),(n',c')} = \nabla_\theta f_c(x_n) \cdot \nabla_\theta f_{c'}(x_{n'})
+
+    Args: those of :class:`Jacobian`.
+
+    Shapes: (M, M) with M the number of entries of the output; a vector has one part, ``"output"``, shaped like it.
+
+    Cost: that of the Jacobian; a product takes one with Jᵀ and one with J, about 4/3 of a gradient.
+
+    Errors: a :class:`~lemmata.analysis.errors.LemmataError` that names the culprit and the remedy.
+
+    Source: Jacot, Gabriel & Hongler 2018, Neural tangent kernel.
+
+    Example:
+        A linear model has the kernel of its inputs:
+
+        >>> X = torch.tensor([[1.0, 0.0], [1.0, 2.0]])
+        >>> NTK(torch.nn.Linear(2, 1, bias=False), X).dense()
+        tensor([[1., 1.],
+                [1., 5.]])
+
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        params: Selection = "*",
+        dtype: torch.dtype | None = None,
+        batch_stats: str | None = None,
+    ) -> None:
+        self.jacobian = Jacobian(model, inputs, params, dtype, batch_stats)
+        self.layout = Layout(("output",), (tuple(self.jacobian.output.shape),))
+        self.dtype, self.device = self.jacobian.dtype, self.jacobian.device
+
+    def _multiply(self, vectors: Tensor) -> Tensor:
+        return torch.cat([self.jacobian._push(self.jacobian._pull(rows)) for rows in vectors.split(32)])
+
+    def plan(self, k: int = 1) -> Plan:
+        """Products, their seconds (one is timed here) and the bytes of a block of gradients."""
+        probe = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
+        self @ probe
+        begun = perf_counter()
+        (self @ probe).sum().item()
+        held = min(k, 32) * self.jacobian.shape[1] * probe.element_size()
+        return Plan("NTK", k, k * (perf_counter() - begun), held)
