@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -95,6 +95,13 @@ class Operator(ABC):
     def restrict(self, params: Selection) -> Operator:
         """The diagonal block of the parameters that match a glob pattern, several, or a predicate."""
         return Restricted(self, params)
+
+    def block_diagonal(self, blocks: Sequence[Selection] | None = None) -> Operator:
+        """The operator without its couplings between blocks of parameters; by default each parameter is a block.
+
+        Parameters that no block names are left out, as in :meth:`restrict`; none may be in two blocks.
+        """
+        return BlockDiagonal(self, self.layout.names if blocks is None else blocks)
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """A flat vector (P,) as a dictionary of tensors by parameter name."""
@@ -225,6 +232,35 @@ class Restricted(Operator):
     def plan(self, k: int = 1) -> Plan:
         """The plan of A."""
         return self.operator.plan(k)
+
+
+class BlockDiagonal(Operator):
+    """The diagonal blocks of some groups of parameters side by side. A product costs one product of A for each block."""
+
+    def __init__(self, operator: Operator, blocks: Sequence[Selection]) -> None:
+        self.operator = operator
+        chosen = [operator.layout.select(block) for block in blocks]
+        names = [name for layout, _ in chosen for name in layout.names]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice or not names:
+            given = f"{twice[0]!r} in two of {list(blocks)!r}" if twice else "no block"
+            raise OperandError("blocks", "patterns that name a parameter at most once", given, "Drop the overlap.")
+        shapes = [shape for layout, _ in chosen for shape in layout.shapes]
+        self.layout = Layout(tuple(names), tuple(shapes))
+        self.positions = [positions.to(operator.device) for _, positions in chosen]
+        self.dtype, self.device = operator.dtype, operator.device
+
+    def _multiply(self, vectors: Tensor) -> Tensor:
+        results = []
+        for positions, part in zip(self.positions, vectors.split([len(p) for p in self.positions], 1), strict=True):
+            full = vectors.new_zeros(vectors.shape[0], self.operator.shape[0])
+            full[:, positions] = part
+            results.append(self.operator._multiply(full)[:, positions])
+        return torch.cat(results, 1)
+
+    def plan(self, k: int = 1) -> Plan:
+        """A product of A for each block."""
+        return self.operator.plan(k * len(self.positions))
 
 
 def as_operator(candidate: Any) -> Operator:

@@ -271,7 +271,7 @@ def _saved(kind: type) -> tuple[str, ...]:
 
 def graph_bytes(outputs: list[Tensor], theta: list[Tensor]) -> int:
     """Bytes of the distinct tensors that a graph keeps alive, the parameters apart."""
-    known = {leaf.untyped_storage().data_ptr() for leaf in theta}
+    known = {_memory(leaf)[0] for leaf in theta}
     seen: set[Any] = set()
     stack = [output.grad_fn for output in outputs]
     total = sum(output.numel() * output.element_size() for output in outputs)
@@ -284,7 +284,15 @@ def graph_bytes(outputs: list[Tensor], theta: list[Tensor]) -> int:
         for name in _saved(type(node)):
             item = getattr(node, name)
             for tensor in item if isinstance(item, tuple | list) else (item,):
-                if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known:
-                    known.add(tensor.untyped_storage().data_ptr())
-                    total += tensor.untyped_storage().nbytes()
+                if isinstance(tensor, Tensor) and _memory(tensor)[0] not in known:
+                    known.add(_memory(tensor)[0])
+                    total += _memory(tensor)[1]
     return total
+
+
+def _memory(tensor: Tensor) -> tuple[int, int]:
+    """An address and a number of bytes; the wrappers that torch.func makes have no storage of their own."""
+    try:
+        return tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+    except RuntimeError:
+        return id(tensor), tensor.nbytes

@@ -62,7 +62,8 @@ class Hessian(Bound):
         loss: ``loss(output, target)``, the mean over a batch; modules such as ``nn.CrossEntropyLoss`` and functions of
             ``torch.nn.functional`` (also in ``functools.partial``) are read for reduction, ignored index and weights.
         data: one batch ``(inputs, target)``, a re-iterable of batches, or a ``DataLoader``. Inputs that are a tuple or
-            a mapping are passed as ``model(*inputs)`` or ``model(**inputs)``.
+            a mapping are passed as ``model(*inputs)`` or ``model(**inputs)``; where inputs and target are both tuples,
+            pass ``[(inputs, target)]``, for a pair of tuples reads as two batches.
         params: glob pattern, several, or a predicate over parameter names. ``"*"`` takes every parameter that requires
             a gradient; any other choice takes what it names, frozen parameters too. Tied parameters count once.
         dtype: cast a copy of model, loss and data to this dtype. Without it, all must agree already.

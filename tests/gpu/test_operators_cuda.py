@@ -53,3 +53,23 @@ def test_cuda_equals_cpu(name: str, cap: int, dtype: torch.dtype, tol: float) ->
     gap = (first.values - second.values).abs()
     assert bool((gap <= first.residuals + second.residuals + tol * first.values.abs().max()).all())
     assert second.vectors.device.type == "cuda" and second.values.device.type == "cpu"
+
+
+@pytest.mark.parametrize("cap", [2**30, 0], ids=["retained", "fresh"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_gauss_newton_family_on_cuda(name: str, cap: int) -> None:
+    if name == "sequence" and cap == 0:
+        pytest.skip("PyTorch has no forward mode for fused recurrent cells on CUDA (pytorch/pytorch#174355)")
+    torch.manual_seed(0)
+    build, shape = MODELS[name]
+    model, X, y = build().double(), torch.randn(shape, dtype=torch.float64), torch.randint(0, 3, shape[:1])
+    moved, loss = copy.deepcopy(model).cuda(), nn.CrossEntropyLoss()
+    for kind, options in ((la.GGN, {}), (la.Fisher, {"samples": 2}), (la.EmpiricalFisher, {})):
+        truth = kind(model, loss, [(X[:4], y[:4]), (X[4:], y[4:])], memory_cap=cap, **options).dense()
+        there = kind(
+            moved, loss, [(X[:4].cuda(), y[:4].cuda()), (X[4:].cuda(), y[4:].cuda())], memory_cap=cap, **options
+        )
+        assert there.device.type == "cuda"
+        assert (there.dense().cpu() - truth).norm() <= 1e-10 * truth.norm()
+    kernel = la.NTK(model, X).dense()
+    assert (la.NTK(moved, X.cuda()).dense().cpu() - kernel).norm() <= 1e-10 * kernel.norm()

@@ -93,3 +93,22 @@ def test_misfits_are_named(act: Any, kind: type[Exception], fragments: list[str]
 def test_a_matrix_is_not_added_silently() -> None:
     with pytest.raises(TypeError):
         la.Dense(A) + 1  # type: ignore[operator]
+
+
+def test_block_diagonal() -> None:
+    """The couplings between blocks are gone, the blocks stand in the order asked for."""
+    layout = la.Layout(("a", "b", "c"), ((2,), (1, 2), (1,)))
+    matrix = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrix = matrix + matrix.T
+    whole = la.Dense(matrix, layout)
+    truth = torch.block_diag(matrix[:2, :2], matrix[2:4, 2:4], matrix[4:, 4:])
+    torch.testing.assert_close(whole.block_diagonal().dense(), truth)
+    pair = whole.block_diagonal([["a", "c"], "b"])
+    assert pair.layout.names == ("a", "c", "b")
+    both = [0, 1, 4]
+    torch.testing.assert_close(pair.dense(), torch.block_diag(matrix[both][:, both], matrix[2:4, 2:4]))
+    assert pair.plan(3).products == 6
+    with pytest.raises(OperandError, match="'a' in two of"):
+        whole.block_diagonal(["a", "*"])
+    with pytest.raises(OperandError, match="no block"):
+        whole.block_diagonal([])
