@@ -1,10 +1,10 @@
-"""The cost of a Hessian product in gradients, beside PyHessian and curvlinops, measured in one run.
+"""The cost of a Hessian or Gauss–Newton product in gradients, beside PyHessian and curvlinops, measured in one run.
 
 Run: ``python -m lemmata.studies.benchmarks.curvature [--device cpu|cuda] [--threads N] [--repeats N] [--json FILE]``.
 
 Every contender gets the same model, batch, vector and threads. One round times each of them once, in turn; ratios are
 taken within a round, so that a slow spell of the machine hits both sides. Rows state the median over rounds with the
-range of the middle half. Before timing, each product is compared with ours.
+range of the middle half. Before timing, each product is compared with ours of the same matrix.
 """
 
 from __future__ import annotations
@@ -99,11 +99,17 @@ def ours(problem: Problem) -> dict[str, Contender]:
     """Our set-up, products in both modes, and one product out of a block of 16."""
     H = la.Hessian(problem.model, problem.loss, problem.batch)
     fresh = la.Hessian(problem.model, problem.loss, problem.batch, memory_cap=0)
+    G = la.GGN(problem.model, problem.loss, problem.batch)
+    fresh_G = la.GGN(problem.model, problem.loss, problem.batch, memory_cap=0)
     return {
         "lemmata, product": lambda: H @ problem.vector,
         "lemmata, set-up": lambda: la.Hessian(problem.model, problem.loss, problem.batch),
         "lemmata, block of 16": lambda: H @ problem.vector[:, None].expand(-1, 16),
         "lemmata, product, nothing kept": lambda: fresh @ problem.vector,
+        "lemmata, GGN product": lambda: G @ problem.vector,
+        "lemmata, GGN set-up": lambda: la.GGN(problem.model, problem.loss, problem.batch),
+        "lemmata, GGN block of 16": lambda: G @ problem.vector[:, None].expand(-1, 16),
+        "lemmata, GGN product, nothing kept": lambda: fresh_G @ problem.vector,
     }
 
 
@@ -128,14 +134,18 @@ def pyhessian(problem: Problem) -> dict[str, Contender]:
 
 def curvlinops(problem: Problem) -> dict[str, Contender]:
     """curvlinops' set-up (its own checks left on) and product on one batch."""
-    from curvlinops import HessianLinearOperator
+    from curvlinops import GGNLinearOperator, HessianLinearOperator
 
-    def build(check: bool = True) -> Any:
-        model, loss, parameters = problem.model, problem.loss, problem.parameters
-        return HessianLinearOperator(model, loss, parameters, [problem.batch], check_deterministic=check)
+    def build(kind: Any, check: bool = True) -> Any:
+        return kind(problem.model, problem.loss, problem.parameters, [problem.batch], check_deterministic=check)
 
-    built = build(check=False)
-    return {"curvlinops, product": lambda: built @ problem.vector, "curvlinops, set-up": build}
+    H, G = (build(kind, check=False) for kind in (HessianLinearOperator, GGNLinearOperator))
+    return {
+        "curvlinops, product": lambda: H @ problem.vector,
+        "curvlinops, set-up": lambda: build(HessianLinearOperator),
+        "curvlinops, GGN product": lambda: G @ problem.vector,
+        "curvlinops, GGN set-up": lambda: build(GGNLinearOperator),
+    }
 
 
 def measure(problem: Problem, device: str, repeats: int) -> list[Row]:
@@ -147,8 +157,8 @@ def measure(problem: Problem, device: str, repeats: int) -> list[Row]:
             contenders |= peer(problem)
         except ImportError as error:
             missing.append(Row(problem.name, peer.__name__, None, None, None, None, None, f"not installed: {error}"))
-    truth = contenders["lemmata, product"]()
-    gaps = {name: disagreement(call(), truth) for name, call in contenders.items() if "product" in name}
+    truths = [contenders[f"lemmata, {kind}product"]() for kind in ("", "GGN ")]
+    gaps = {name: disagreement(call(), truths["GGN" in name]) for name, call in contenders.items() if "product" in name}
     rounds = interleaved(contenders, device, repeats)
     return [row(problem.name, name, rounds, gaps.get(name)) for name in contenders] + missing
 
