@@ -218,8 +218,8 @@ def draw_learning(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     for place, (name, row) in enumerate({**_first(rows, ""), **shuffled}.items()):
         losses = row.values["losses"]
         blocks = losses[: len(losses) // 10 * 10].reshape(-1, 10).mean(1)
-        columns["update"], columns[name] = list(10 * np.arange(len(blocks)) + 5), list(blocks)
-        ax.plot(columns["update"], columns[name], color=f"C{place}", label=name)
+        columns[name] = list(blocks)
+        ax.plot(10 * np.arange(len(blocks)) + 5, blocks, color=f"C{place}", label=name)
         ax.plot([len(losses)], [row.values["network"]], "o", color=f"C{place}", clip_on=False)
     ngrams = next(iter(_first(rows, "").values())).values["ngrams"]
     for n, price in enumerate(ngrams, 1):
@@ -229,7 +229,9 @@ def draw_learning(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
         )
     ax.set(xlabel="update", ylabel="bits per character", ylim=(1.2, 4.8))
     ax.legend()
-    return columns
+    longest = max(len(column) for column in columns.values())
+    padded = {name: [*column, *[math.nan] * (longest - len(column))] for name, column in columns.items()}
+    return {"update": [10 * block + 5 for block in range(longest)], **padded}
 
 
 def draw_context(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:

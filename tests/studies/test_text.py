@@ -6,9 +6,12 @@ import math
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from lemmata.studies.architectures import text as study
 from lemmata.studies.claim import numerics
@@ -103,3 +106,20 @@ def test_controls_fail(removed, monkeypatch):
             study.text_beyond_ngrams("gru", "tiny", order=2, seed=0, **keywords)["value"] for keywords in ({}, removed)
         )
     assert control < study.text_beyond_ngrams.predicts.bound < own
+
+
+def test_curves_of_unequal_length_share_one_table():
+    """The figure of networks that learned for different times: one column of updates, the shorter curve filled up."""
+    rows = [
+        SimpleNamespace(
+            k=0,
+            arm="",
+            point={"model": model},
+            values={"losses": np.full(steps, 2.0), "network": 2.0, "ngrams": [4.0, 3.0]},
+        )
+        for model, steps in (("lstm", 20), ("gpt", 30))
+    ]
+    columns = study.draw_learning(Figure().subplots(), rows)
+    assert {name: len(column) for name, column in columns.items()} == {"update": 3, "LSTM": 3, "GPT": 3}
+    assert math.isnan(columns["LSTM"][2])
+    assert columns["update"] == [5, 15, 25]
