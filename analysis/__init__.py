@@ -5,12 +5,13 @@ Use: ``import lemmata.analysis as la``.
 
 from .errors import LemmataError
 from .operators import GGN, NTK, Dense, EmpiricalFisher, Fisher, Hessian, Jacobian, Layout, Operator, Plan
-from .spectra import Eigenpairs, Estimate, eigenpairs
+from .spectra import Diagonal, Eigenpairs, Estimate, diagonal, eigenpairs, frobenius_norm, gram_spectrum, trace
 
 __all__ = [
     "GGN",
     "NTK",
     "Dense",
+    "Diagonal",
     "Eigenpairs",
     "EmpiricalFisher",
     "Estimate",
@@ -21,5 +22,9 @@ __all__ = [
     "LemmataError",
     "Operator",
     "Plan",
+    "diagonal",
     "eigenpairs",
+    "frobenius_norm",
+    "gram_spectrum",
+    "trace",
 ]

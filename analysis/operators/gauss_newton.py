@@ -79,14 +79,19 @@ class GaussNewtonProducts(Curvature):
     def __init__(self, metric: OutputMetric, loss: str) -> None:
         self.metric, self.loss = metric, loss
 
-    def record(self, term: Term, objective: Objective, retain: bool) -> tuple[Tensor, Parts, Graph | None]:
-        """The batch's loss, its gradient, and the graphs of outputs and Jacobian."""
-        theta = list(objective.leaves.values())
+    def evaluate(self, term: Term, objective: Objective) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
+        """The loss, the outputs with their graph, the same detached, and the loss's slopes in these, for one batch."""
         assert term.output is not None
         leaves, places, rebuild = _floats(term.output(objective.leaves), self.loss)
         live = [i for i in places if leaves[i].requires_grad]
         results = [leaves[i] for i in live]
         loss, outputs, slopes = self._loss(term, results, lambda parts: rebuild(dict(zip(live, parts, strict=True))))
+        return loss, results, outputs, slopes
+
+    def record(self, term: Term, objective: Objective, retain: bool) -> tuple[Tensor, Parts, Graph | None]:
+        """The batch's loss, its gradient, and the graphs of outputs and Jacobian."""
+        theta = list(objective.leaves.values())
+        loss, results, outputs, slopes = self.evaluate(term, objective)
         with explained(objective):
             given = [part.detach() for part in slopes]
             parts = torch.autograd.grad(results, theta, given, retain_graph=retain, allow_unused=True)

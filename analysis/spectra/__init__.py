@@ -1,6 +1,10 @@
 """Matrix-free numerics on any symmetric operator."""
 
+from .diagonal import diagonal
 from .eigenpairs import eigenpairs
-from .results import Eigenpairs, Estimate
+from .frobenius import frobenius_norm
+from .results import Diagonal, Eigenpairs, Estimate
+from .structured import gram_spectrum
+from .trace import trace
 
-__all__ = ["Eigenpairs", "Estimate", "eigenpairs"]
+__all__ = ["Diagonal", "Eigenpairs", "Estimate", "diagonal", "eigenpairs", "frobenius_norm", "gram_spectrum", "trace"]

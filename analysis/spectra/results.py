@@ -26,6 +26,7 @@ class Estimate:
         matvecs: operator products spent.
         seed: the seed of the probes.
         method: the estimator's name.
+        converged: whether the error bars met the tolerance that was asked for.
 
     Example:
         >>> Estimate(638.3, 3.0, 211, 7.1, 212, 0, "hutchinson")
@@ -40,6 +41,7 @@ class Estimate:
     matvecs: int
     seed: int
     method: str
+    converged: bool = True
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         r"""The two-sided Student t interval, value ± t·stderr, that covers the truth with probability ``level``.
@@ -50,15 +52,12 @@ class Estimate:
             1.0
 
         """
+        _check_level(level)
         half = self._half(self.stderr, level)
         return self.value - half, self.value + half
 
     def _half(self, stderr: float, level: float) -> float:
-        if not 0 < level < 1:
-            raise ArgumentError("level", "a probability strictly between 0 and 1", str(level), "Pass level=0.95.")
-        if stderr == 0:
-            return 0.0
-        return float(stats.t.ppf((1 + level) / 2, self.dof)) * stderr if self.dof > 0 else inf
+        return _quantile(level, self.dof) * stderr if stderr else 0.0
 
     def __float__(self) -> float:
         return self.value
@@ -69,7 +68,8 @@ class Estimate:
     def __repr__(self) -> str:
         data = "" if self.data_stderr is None else f"; data ± {_two_digits(1.96 * self.data_stderr)}"
         half = self._half(self.stderr, 0.95)
-        return f"{_to_error(self.value, half)} ± {_two_digits(half)} (95 %, {self.matvecs} products{data})"
+        state = "" if self.converged else "; not converged"
+        return f"{_to_error(self.value, half)} ± {_two_digits(half)} (95 %, {self.matvecs} products{data}{state})"
 
     def to_dict(self) -> dict[str, Any]:
         """A plain record that JSON can hold."""
@@ -152,6 +152,80 @@ class Eigenpairs:
         ax.set_xlabel("index")
         ax.set_ylabel("eigenvalue")
         return ax
+
+
+@dataclass(frozen=True, repr=False)
+class Diagonal:
+    r"""The diagonal of an operator, every entry with its error bar.
+
+    Attributes:
+        values: (P,), float64, on the operator's device.
+        stderr: (P,), standard errors from the random probes (0 where the method is exact).
+        dof: degrees of freedom of ``stderr``.
+        matvecs: operator products spent.
+        seed: the seed of the probes.
+        method: the estimator's name.
+        converged: whether ``error`` met the tolerance that was asked for.
+
+    Example:
+        >>> Diagonal(torch.tensor([3.0, 4.0]), torch.tensor([0.3, 0.4]), 9, 10, 0, "example")
+        Diagonal(2 entries, relative error 0.1, 10 products)
+
+    """
+
+    values: Tensor
+    stderr: Tensor
+    dof: int
+    matvecs: int
+    seed: int
+    method: str
+    converged: bool = True
+
+    @property
+    def error(self) -> float:
+        """The norm of the standard errors over the norm of the values: the expected relative error of the vector."""
+        error, norm = float(self.stderr.norm()), float(self.values.norm())
+        return error / norm if norm else (inf if error else 0.0)
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """The two-sided Student t interval of each entry (of each alone, not of all at once)."""
+        _check_level(level)
+        half = torch.where(self.stderr > 0, self.stderr * _quantile(level, self.dof), 0)
+        return self.values - half, self.values + half
+
+    def __repr__(self) -> str:
+        state = "" if self.converged else "; not converged"
+        return f"Diagonal({len(self.values)} entries, relative error {self.error:.2g}, {self.matvecs} products{state})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain record that JSON can hold."""
+        return {**vars(self), "values": self.values.tolist(), "stderr": self.stderr.tolist()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Diagonal:
+        """The inverse of :meth:`to_dict`, on the CPU."""
+        tensors = {name: torch.tensor(record[name], dtype=torch.float64) for name in ("values", "stderr")}
+        return cls(**{**record, **tensors})
+
+    def plot(self, ax: Any = None) -> Any:
+        """The sorted entries with their 95 % intervals, on matplotlib axes (new ones if None)."""
+        ax = _axes(ax)
+        order = self.values.argsort(descending=True)
+        half = (self.interval()[1] - self.values)[order].cpu()
+        ax.errorbar(range(1, len(order) + 1), self.values[order].cpu(), yerr=half, fmt=".", capsize=0)
+        ax.set_xlabel("rank")
+        ax.set_ylabel("diagonal entry")
+        return ax
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ArgumentError("level", "a probability strictly between 0 and 1", str(level), "Pass level=0.95.")
+
+
+def _quantile(level: float, dof: int) -> float:
+    """Student's t of a two-sided interval."""
+    return float(stats.t.ppf((1 + level) / 2, dof)) if dof > 0 else inf
 
 
 def _axes(ax: Any) -> Any:

@@ -1,0 +1,160 @@
+"""Means of quadratic forms over random probes, with as much deflation and as many probes as a tolerance needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf, sqrt
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ..operators.base import Operator
+from .probes import FIRST, Probes, dots, looks, moments
+
+#: A quadratic form of rows v from v and Av: vᵀAv for the trace, ‖Av‖² for the Frobenius norm.
+Form = Callable[[Tensor, Tensor], Tensor]
+
+_WORTH = 30, 80  # needed probes from which a deflation (2 × 10 products) is tried: where few eigenvalues rule, or many
+_FEW = 5.0
+_RANK = 100  # most vectors in the basis
+
+
+@dataclass(frozen=True)
+class Mean:
+    """What :class:`Adaptive` found."""
+
+    value: float
+    stderr: float
+    dof: int
+    matvecs: int
+    method: str
+    converged: bool
+
+
+class Adaptive:
+    r"""Estimates :math:`\sum_i \phi(e_i) = \sum_j \phi(q_j) + E\,\phi((I - QQ^\top) z)` for a quadratic form φ of A.
+
+    Q is an orthonormal basis of images A z of earlier probes (Hutch++). It grows, ten vectors at a time, while a growth
+    spares more products than it costs; then the number of fresh probes grows by half until the interval is narrow
+    enough. Probes that shaped Q are not used again, so that the samples are independent of it. Where P unit vectors
+    are cheaper than the probes that are still missing, they give the sum exactly.
+    """
+
+    def __init__(
+        self,
+        operator: Operator,
+        form: Form,
+        tol: float,
+        budget: int,
+        seed: int,
+        block: int,
+        offset: float = 0.0,
+    ) -> None:
+        self.operator, self.form, self.tol, self.budget, self.block = operator, form, tol, budget, block
+        self.offset, self.size = offset, operator.shape[0]
+        self.probes = Probes(operator, seed)
+        self.basis = torch.empty(0, self.size, dtype=operator.dtype, device=operator.device)
+        self.known, self.matvecs, self.rounding, self.rank = 0.0, 0, 0.0, 1.0
+
+    def run(self) -> Mean:
+        """The estimate; see the class."""
+        samples, images = self._sample(min(FIRST, self.budget))
+        self.rounding = torch.finfo(self.operator.dtype).eps * sqrt(self.size) * float(images.norm(dim=1).mean())
+        self.rank = self._effective_rank(images)
+        spared = inf
+        while spared > 3 * FIRST and self._may_grow(self._need(samples)):
+            before, share = min(self._need(samples), self.size), self._grow(images)
+            samples, images = self._sample(FIRST)
+            self.rank = self._effective_rank(images)
+            spared = before * share
+        del images
+        return self._finish(samples)
+
+    def _may_grow(self, need: float) -> bool:
+        room = min(_RANK, self.size // 4) - len(self.basis)
+        return need > _WORTH[self.rank > _FEW] and room >= FIRST and self.budget - self.matvecs >= 3 * FIRST
+
+    def _finish(self, samples: Tensor) -> Mean:
+        for count in looks(self.budget - self.matvecs + len(samples)):
+            while len(samples) < count:
+                samples = torch.cat([samples, self._sample(min(self.block, count - len(samples)))[0]])
+            missing = self._need(samples) - count
+            if missing <= 0:
+                break
+            if self.size <= min(missing, self.budget - self.matvecs):
+                return self._exact()
+        mean, stderr = moments(samples, self.rank)
+        method = "Hutch++" if len(self.basis) else "Hutchinson"
+        value = self.offset + self.known + mean
+        return Mean(value, stderr, len(samples) - 1, self.matvecs, method, self._need(samples) <= len(samples))
+
+    def _need(self, samples: Tensor) -> float:
+        """How many probes the tolerance takes, judged from these samples."""
+        mean, stderr = moments(samples, self.rank)
+        half = float(stats.t.ppf(0.975, len(samples) - 1)) * stderr
+        aim = max(self.tol * abs(self.offset + self.known + mean), self.rounding)
+        return 0.0 if half <= aim else (len(samples) * (half / aim) ** 2 if aim else inf)
+
+    def _effective_rank(self, images: Tensor) -> float:
+        """The participation ratio of the form's remaining eigenvalues, at least 1, judged from these images."""
+        gram = (images.double() @ images.double().T) / images.double().square().sum().clamp(min=1e-300)
+        if self.form is squared:
+            gram = gram @ gram
+        return max(1.0, float(gram.trace() ** 2 / gram.square().sum().clamp(min=1e-300)))
+
+    def _sample(self, count: int) -> tuple[Tensor, Tensor]:
+        """Values of the form at fresh probes, without their parts in the basis; and the last images."""
+        values, left = [], count
+        images = []
+        while left:
+            rows = self.probes.draw(min(self.block, left))
+            rows -= (rows @ self.basis.T) @ self.basis
+            products = self._multiply(rows)
+            values.append(self.form(rows, products))
+            images.append(products)
+            left -= len(rows)
+        return torch.cat(values), torch.cat(images)
+
+    def _grow(self, images: Tensor) -> float:
+        """Add the images to the basis; the share of the remaining ‖A‖² (both sides deflated) that they take away."""
+        rest = self._outside(images)
+        energy = float(rest.square().sum()) / len(rest)
+        _, scales, rows = torch.linalg.svd(rest, full_matrices=False)
+        rows = rows[scales > 100 * torch.finfo(rest.dtype).eps * float(images.norm())]
+        if not len(rows):
+            return 0.0
+        rows = torch.linalg.qr(self._outside(rows).T)[0].T.contiguous()
+        products = torch.cat([self._multiply(part) for part in rows.split(self.block)])
+        self.known += float(self.form(rows, products).sum())
+        outside = self._outside(products)
+        taken = 2 * float(outside.square().sum()) - float((rows @ outside.T).square().sum())
+        self.basis = torch.cat([self.basis, rows])
+        return min(1.0, taken / energy)
+
+    def _outside(self, rows: Tensor) -> Tensor:
+        return rows - (rows @ self.basis.T) @ self.basis
+
+    def _exact(self) -> Mean:
+        total = torch.zeros((), dtype=torch.float64, device=self.operator.device)
+        for start in range(0, self.size, self.block):
+            stop = min(start + self.block, self.size)
+            rows = self.basis.new_zeros(stop - start, self.size)
+            rows[torch.arange(stop - start), torch.arange(start, stop)] = 1
+            total += self.form(rows, self._multiply(rows)).sum()
+        return Mean(self.offset + float(total), 0.0, 0, self.matvecs, "unit vectors", True)
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        self.matvecs += len(rows)
+        return (self.operator @ rows.T).T
+
+
+def quadratic(rows: Tensor, products: Tensor) -> Tensor:
+    """vᵀAv of each row."""
+    return dots(rows, products)
+
+
+def squared(rows: Tensor, products: Tensor) -> Tensor:
+    """‖Av‖² of each row."""
+    return dots(products, products)

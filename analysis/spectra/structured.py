@@ -1,0 +1,283 @@
+"""Gauss–Newton matrices from the gradients of single examples: exact trace, diagonal and spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import OperandError
+from ..operators.base import Operator, as_operator
+from ..operators.bound import Bound
+from ..operators.gauss_newton import GGN, GaussNewtonProducts, LossHessian, Middle
+from ..operators.hessian import Hessian
+from ..operators.objective import Objective, Term
+from .layers import Recorder, Use
+
+T = TypeVar("T")
+
+_WIDEST = 128  # entries of one example's output, up to which a backward pass for each beats random probes
+_HALF_SEED = 0  # of the random halves of the examples that must not see each other
+
+#: Nodes of a graph that are piecewise linear in their only differentiable input, or in all of them together.
+_LINEAR_NODES = {
+    f"{name}Backward{i}"
+    for i in range(3)
+    for name in (
+        "View UnsafeView Reshape ReshapeAlias Alias Clone Squeeze Unsqueeze Permute Transpose T Expand Slice Select Cat "
+        "Stack Split Unbind Add Sub Neg Sum Mean Relu LeakyRelu MaxPool2DWithIndices AvgPool2D AdaptiveAvgPool2D "
+        "AsStrided ConstantPadNd Flatten Hardtanh Index"
+    ).split()
+}
+#: Nodes that multiply: the places of their factors, of which one at most may depend on anything but a parameter.
+_PRODUCTS = {"AddmmBackward0": (1, 2), "MmBackward0": (0, 1), "ConvolutionBackward0": (0, 1)}
+
+
+class NotStructured(RuntimeError):
+    """The gradients of single examples cannot be had cheaply."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One batch: slopes in the layers' outputs for each column of a factor of the weighed loss Hessian, and signs."""
+
+    uses: list[Use]
+    output: Tensor
+    columns: list[Tensor]
+    signs: list[Tensor]
+
+    def slopes(self) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """One backward pass a column: δ in each layer, and the sign of each example."""
+        outputs = [use.output for use in self.uses]
+        for column, sign in zip(self.columns, self.signs, strict=True):
+            given = torch.autograd.grad(self.output, outputs, column, retain_graph=True, allow_unused=True)
+            yield [torch.zeros_like(o) if g is None else g for o, g in zip(outputs, given, strict=True)], sign
+
+
+class PerExample:
+    r"""A matrix :math:`\sum_n J_n^\top M_n J_n` by the gradients :math:`J_n^\top b_{nr}`, with Σ_r ± b bᵀ = M_n.
+
+    Errors: its methods raise :class:`NotStructured` unless every parameter is used once, by a linear layer or an
+    ungrouped 2-d convolution, examples do not see each other, and an output has at most 128 entries.
+    """
+
+    def __init__(self, objective: Objective, products: GaussNewtonProducts) -> None:
+        self.objective, self.products = objective, products
+        self.theta = list(objective.leaves.values())
+        self.passes = 0
+
+    def parts(self) -> Iterator[Part]:
+        """The batches, one in memory at a time."""
+        divisor = sum(term.weight for term in self.objective.terms()) if self.objective.divide else 1.0
+        for term in self.objective.terms():
+            if term.output is None:
+                raise NotStructured
+            with torch.inference_mode(False), torch.enable_grad():
+                part = self._part(term, term.weight / divisor)
+            self.passes += len(part.columns)
+            yield part
+
+    def trace(self) -> float:
+        """Σ ± ‖J_nᵀ b‖²."""
+        total = torch.zeros((), dtype=torch.float64, device=self.objective.device)
+        for part in self.parts():
+            inputs = [use.inputs() for use in part.uses]
+            for slopes, sign in part.slopes():
+                for use, a, slope in zip(part.uses, inputs, slopes, strict=True):
+                    total += (use.norms(slope, a) * sign).sum(dtype=torch.float64)
+        return float(total)
+
+    def diagonal(self) -> Tensor:
+        """Σ ± (J_nᵀ b)², entry by entry, (P,), in float64."""
+        total = [torch.zeros(leaf.shape, dtype=torch.float64, device=leaf.device) for leaf in self.theta]
+        for part in self.parts():
+            inputs = [use.inputs() for use in part.uses]
+            for slopes, sign in part.slopes():
+                for use, a, slope in zip(part.uses, inputs, slopes, strict=True):
+                    for place, square in use.squares(slope, a, sign):
+                        total[place] += square.reshape(total[place].shape)
+        return torch.cat([piece.reshape(-1) for piece in total])
+
+    def _part(self, term: Term, weight: float) -> Part:
+        with Recorder(self.theta) as recorder:
+            _, results, outputs, slopes = self.products.evaluate(term, self.objective)
+        if len(results) != 1 or results[0].ndim < 1 or results[0].numel() > _WIDEST * len(results[0]):
+            raise NotStructured
+        output, uses = results[0], recorder.uses
+        _each_parameter_once(output, uses, self.theta)
+        middle = self.products.metric.bind(term, outputs, slopes)
+        _examples_apart(output, uses, middle)
+        columns, signs = _factor(output, middle, weight)
+        return Part(uses, output, columns, signs)
+
+
+def _factor(output: Tensor, middle: Middle, weight: float) -> tuple[list[Tensor], list[Tensor]]:
+    """Columns b_r of all examples, shaped like the output, and their signs: eigenvectors of each M_n."""
+    count, width = len(output), output[0].numel()
+    eye = torch.eye(width, dtype=output.dtype, device=output.device)
+    units = eye[:, None].expand(width, count, width).reshape(width, *output.shape)
+    rows = middle([units], width > 1) if width > 1 else [middle([units[0]], False)[0][None]]
+    blocks = rows[0].detach().reshape(width, count, width).permute(1, 0, 2) * weight
+    values, vectors = torch.linalg.eigh((blocks + blocks.transpose(1, 2)) / 2)
+    bound = 10 * width * torch.finfo(output.dtype).eps * values.abs().amax(1, keepdim=True)
+    values = values.where(values.abs() > bound, 0)  # what is rounding has no sign
+    kept = [r for r in range(width) if bool(values[:, r].any())]
+    columns = [(vectors[:, :, r] * values[:, r].abs().sqrt()[:, None]).reshape(output.shape) for r in kept]
+    return columns, [values[:, r].sign() for r in kept]
+
+
+def _each_parameter_once(output: Tensor, uses: list[Use], theta: list[Tensor]) -> None:
+    """Every edge of the graph that leads to a parameter must be a recorded use, one for each parameter."""
+    recorded = [place for use in uses for place in (use.weight, use.bias) if place is not None]
+    reached = [place for place, leaf in enumerate(theta) for _ in range(_edges(output).get(id(leaf), 0))]
+    missed = set(reached) - set(recorded)
+    if missed or len(reached) != len(set(reached)) or len(recorded) != len(set(recorded)):
+        raise NotStructured
+    if any(use.output.grad_fn is None or len(use.output) != len(output) for use in uses):
+        raise NotStructured
+
+
+def _examples_apart(output: Tensor, uses: list[Use], middle: Middle) -> None:
+    """A random half of the examples must have no influence on the slopes of the other half."""
+    generator = torch.Generator().manual_seed(_HALF_SEED)
+    chosen = (torch.rand(len(output), generator=generator) < 0.5).to(output.device)
+    noise = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+    seeds = noise * chosen.reshape(-1, *[1] * (output.ndim - 1))
+    found = torch.autograd.grad(output, [use.output for use in uses], seeds, retain_graph=True, allow_unused=True)
+    for slope in (*found, middle([seeds], False)[0]):
+        if slope is not None and bool(slope[~chosen].count_nonzero()):
+            raise NotStructured
+
+
+def _nodes(output: Tensor) -> Iterator[Any]:
+    seen: set[Any] = set()
+    stack: list[Any] = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            stack.extend(following for following, _ in node.next_functions)
+
+
+def _edges(output: Tensor) -> dict[int, int]:
+    """How many edges of the graph lead to each leaf, by the leaf's identity."""
+    counts: dict[int, int] = {}
+    for node in _nodes(output):
+        for following, _ in node.next_functions:
+            leaf = getattr(following, "variable", None)
+            if leaf is not None:
+                counts[id(leaf)] = counts.get(id(leaf), 0) + 1
+    return counts
+
+
+def _multi_affine(output: Tensor) -> bool:
+    """Is a graph piecewise affine in each single parameter? Proved by its nodes, or not claimed."""
+    for node in _nodes(output):
+        kind = type(node).__name__
+        if kind in _PRODUCTS:
+            factors = [node.next_functions[i][0] for i in _PRODUCTS[kind]]
+            if sum(not _is_parameter(factor) for factor in factors) > 1:
+                return False
+        elif kind not in _LINEAR_NODES and kind != "AccumulateGrad":
+            return False
+    return all(count == 1 for count in _edges(output).values())
+
+
+def _is_parameter(node: Any) -> bool:
+    while type(node).__name__ in ("TBackward0", "TransposeBackward0"):
+        node = node.next_functions[0][0]
+    return node is None or hasattr(node, "variable")
+
+
+def exactly(operator: Operator, quantity: Callable[[PerExample], T]) -> tuple[T, int] | None:
+    """A quantity of a Gauss–Newton matrix (of a Hessian's GGN), and its backward passes; None where it has no structure."""
+    if not isinstance(operator, Bound):
+        return None
+    objective = _objective(operator)
+    products = operator._curvature(objective)
+    if not isinstance(products, GaussNewtonProducts):
+        products = GaussNewtonProducts(LossHessian(), objective.name)
+    structure = PerExample(objective, products)
+    try:
+        return quantity(structure), structure.passes
+    except RuntimeError:  # NotStructured, or an operation that PyTorch cannot batch
+        return None
+
+
+def _objective(operator: Bound) -> Objective:
+    engine: Any = operator._start.engine
+    return engine.objective
+
+
+def diagonal_is_gauss_newton(operator: Hessian) -> bool:
+    """Does a Hessian have the diagonal of its GGN, because the model is piecewise affine in each single parameter?"""
+    objective = _objective(operator)
+    products = GaussNewtonProducts(LossHessian(), objective.name)
+    with torch.inference_mode(False), torch.enable_grad():
+        for term in objective.terms():
+            results = products.evaluate(term, objective)[1] if term.output is not None else []
+            if len(results) != 1 or not _multi_affine(results[0]):
+                return False
+    return True
+
+
+def gauss_newton_of(operator: Hessian) -> GGN:
+    """The GGN of a Hessian's objective."""
+    ggn = GGN.__new__(GGN)
+    with torch.inference_mode(False), torch.enable_grad():
+        ggn._bind(_objective(operator), operator.memory_cap)
+    return ggn
+
+
+def gram_spectrum(operator: Operator) -> Tensor:
+    r"""All non-zero eigenvalues of a Gauss–Newton matrix, from the Gram matrix of its examples' gradients.
+
+    .. math:: G = S^\top S,\quad S_{(n,r)} = J_n^\top b_{nr} \qquad\Rightarrow\qquad
+        \mathrm{spec}(G) \setminus 0 = \mathrm{spec}(S S^\top) \setminus 0
+
+    Args:
+        operator: a :class:`~lemmata.analysis.GGN`, Fisher or EmpiricalFisher over one batch, of a model of linear and
+            2-d convolutional layers that use each parameter once, with a loss that is convex in the output.
+
+    Shapes: (N R,), descending, float64 on the CPU, R the largest rank of a loss Hessian (C − 1 for cross-entropy).
+
+    Cost: R backward passes, (N R)² numbers and (N R)³ operations: it pays where N R is below a few thousand and P above.
+
+    Errors: ``OperandError`` for any other operator.
+
+    Source: Dangel, Tatzel & Hennig 2022, ViViT: curvature access through the generalized Gauss–Newton's low-rank
+    structure.
+
+    Example:
+        >>> from lemmata.analysis import GGN
+        >>> X = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> gram_spectrum(GGN(model, torch.nn.MSELoss(), (X, torch.zeros(2, 1))))  # (2/N) XᵀX
+        tensor([4., 1.], dtype=torch.float64)
+
+    """
+    operator = as_operator(operator)
+    found = None if isinstance(operator, Hessian) else exactly(operator, lambda structure: list(structure.parts()))
+    remedy = "Use la.eigenpairs or la.spectral_density, which take any operator."
+    if found is None:
+        expected = "a Gauss–Newton matrix of linear and 2-d convolutional layers, each parameter used once"
+        raise OperandError("operator", expected, repr(operator), remedy)
+    parts = found[0]
+    if len(parts) != 1:
+        raise OperandError("operator", "one batch", f"{len(parts)} batches", "Pass the data as one batch.")
+    curvatures = torch.stack(
+        [c.flatten(1).square().sum(1) * s for c, s in zip(parts[0].columns, parts[0].signs, strict=True)]
+    )
+    rounding = 1000 * torch.finfo(curvatures.dtype).eps * float(curvatures.abs().max())
+    if float(curvatures.min()) < -rounding:
+        raise OperandError("operator", "a loss that is convex in the output", "negative curvature of the loss", remedy)
+    slopes = [layers for layers, _ in parts[0].slopes()]  # where a sign is −1, the curvature is rounding
+    width = len(parts[0].output) * len(slopes)
+    total = torch.zeros(width, width, dtype=torch.float64)
+    for index, use in enumerate(parts[0].uses):
+        total += use.kernel([layers[index] for layers in slopes], use.inputs()).to("cpu", torch.float64)
+    return torch.linalg.eigvalsh(total).flip(0)
