@@ -24,14 +24,14 @@ BLOCK = 5000
 LAWS = ("signs", "gaussian")
 
 
-def network_hessian(seed: int) -> Tensor:
-    """The Hessian, 160 × 160, of a tanh network after fifty steps of gradient descent on 200 digits."""
+def network_matrix(kind: type[la.Hessian | la.GGN], seed: int) -> Tensor:
+    """The Hessian or Gauss–Newton matrix, 160 × 160, of a tanh network after fifty steps of gradient descent on 200 digits."""
     inputs, labels = digits(200)
     batch = inputs, one_hot(labels)
     model = MLP([64, HIDDEN, 10], generator=torch.Generator().manual_seed(seed), device=inputs.device)
     path = descent(objective(model, squared_error, *batch), flat_parameters(model), step=0.1)
     flat, _ = next(islice(path, 50, None))
-    dense = la.Hessian(load_parameters(model, flat), squared_error, batch).dense()
+    dense = kind(load_parameters(model, flat), squared_error, batch).dense()
     return (dense + dense.T) / 2
 
 
@@ -78,7 +78,7 @@ def hutchinson_variance(
     The controls judge each law by the other's formula, and apply the formula to a matrix that is not symmetric but has the
     same quadratic form: only the symmetric part $(A + A^top)\/2$ may enter.
     """
-    matrix = network_hessian(seed)
+    matrix = network_matrix(la.Hessian, seed)
     if not symmetric:
         matrix = matrix + torch.triu(matrix, 1) - torch.tril(matrix, -1)
     forms = quadratic_forms(matrix, law, probes, torch.Generator().manual_seed(seed))
