@@ -4,7 +4,8 @@ from .base import Dense, Operator, Plan
 from .fisher import EmpiricalFisher, Fisher
 from .gauss_newton import GGN
 from .hessian import Hessian
-from .jacobian import NTK, Jacobian
+from .jacobian import Jacobian
 from .layout import Layout
+from .ntk import NTK
 
 __all__ = ["GGN", "NTK", "Dense", "EmpiricalFisher", "Fisher", "Hessian", "Jacobian", "Layout", "Operator", "Plan"]

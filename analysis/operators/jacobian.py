@@ -1,9 +1,9 @@
-"""The Jacobian of a model's outputs with respect to its parameters, and its kernel JJᵀ."""
+"""The Jacobian of a model's outputs with respect to its parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import LossError, OperandError
-from .base import Operator, Plan
 from .data import call, fit
 from .differentiable import Differentiable
 from .engine import flat, no_slow_vmap
 from .layout import Layout, Selection
 from .linearised import Linearised
+from .per_example import Recorder
 from .snapshot import Watch, choose, leaves, snapshot
 
 
@@ -64,10 +64,11 @@ class Jacobian:
             given = fit(inputs, "inputs", self.dtype, self.device, cast=dtype is not None)
             buffers, fixed = dict(private.named_buffers()), dict[str, Tensor](private.named_parameters())
             watch, switched = Watch("model", buffers, fixed, self.device), set[str]()
-            with Differentiable(switched):
-                output = call(lambda *a, **k: functional_call(private, parameters, a, k), given)
+            self._call, self._given, self._parameters = partial(functional_call, private), given, parameters
+            with Differentiable(switched), Recorder(list(parameters.values())) as recorder:
+                output = call(lambda *a, **k: self._call(parameters, a, k), given)
             watch.check()
-            self._output = self._checked(output)
+            self._output, self._uses = self._checked(output), recorder.uses
             self._linearised = Linearised([self._output], list(parameters.values()))
 
     def _checked(self, output: Any) -> Tensor:
@@ -152,53 +153,3 @@ def _product(
     if not other.shape[1]:
         return rows(other.new_zeros(1, size)).T[:, :0]
     return torch.cat([rows(part) for part in other.detach().T.contiguous().split(32)]).T
-
-
-class NTK(Operator):
-    r"""The neural tangent kernel of a model on a batch of inputs, Θ = JJᵀ, as an operator on vectors of outputs.
-
-    .. math:: \Theta_{(n,c),(n',c')} = \nabla_\theta f_c(x_n) \cdot \nabla_\theta f_{c'}(x_{n'})
-
-    Args: those of :class:`Jacobian`.
-
-    Shapes: (M, M) with M the number of entries of the output; a vector has one part, ``"output"``, shaped like it.
-
-    Cost: that of the Jacobian; a product takes one with Jᵀ and one with J, about 4/3 of a gradient.
-
-    Errors: a :class:`~lemmata.analysis.errors.LemmataError` that names the culprit and the remedy.
-
-    Source: Jacot, Gabriel & Hongler 2018, Neural tangent kernel.
-
-    Example:
-        A linear model has the kernel of its inputs:
-
-        >>> X = torch.tensor([[1.0, 0.0], [1.0, 2.0]])
-        >>> NTK(torch.nn.Linear(2, 1, bias=False), X).dense()
-        tensor([[1., 1.],
-                [1., 5.]])
-
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        inputs: Any,
-        params: Selection = "*",
-        dtype: torch.dtype | None = None,
-        batch_stats: str | None = None,
-    ) -> None:
-        self.jacobian = Jacobian(model, inputs, params, dtype, batch_stats)
-        self.layout = Layout(("output",), (tuple(self.jacobian.output.shape),))
-        self.dtype, self.device = self.jacobian.dtype, self.jacobian.device
-
-    def _multiply(self, vectors: Tensor) -> Tensor:
-        return torch.cat([self.jacobian._push(self.jacobian._pull(rows)) for rows in vectors.split(32)])
-
-    def plan(self, k: int = 1) -> Plan:
-        """Products, their seconds (one is timed here) and the bytes of a block of gradients."""
-        probe = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
-        self @ probe
-        begun = perf_counter()
-        (self @ probe).sum().item()
-        held = min(k, 32) * self.jacobian.shape[1] * probe.element_size()
-        return Plan("NTK", k, k * (perf_counter() - begun), held)

@@ -15,12 +15,11 @@ from ..operators.bound import Bound
 from ..operators.gauss_newton import GGN, GaussNewtonProducts, LossHessian, Middle
 from ..operators.hessian import Hessian
 from ..operators.objective import Objective, Term
-from .layers import Recorder, Use
+from ..operators.per_example import Recorder, Use, edges, half, nodes
 
 T = TypeVar("T")
 
 _WIDEST = 128  # entries of one example's output, up to which a backward pass for each beats random probes
-_HALF_SEED = 0  # of the random halves of the examples that must not see each other
 
 #: Nodes of a graph that are piecewise linear in their only differentiable input, or in all of them together.
 _LINEAR_NODES = {
@@ -131,8 +130,8 @@ def _factor(output: Tensor, middle: Middle, weight: float) -> tuple[list[Tensor]
 
 def _each_parameter_once(output: Tensor, uses: list[Use], theta: list[Tensor]) -> None:
     """Every edge of the graph that leads to a parameter must be a recorded use, one for each parameter."""
-    recorded = [place for use in uses for place in (use.weight, use.bias) if place is not None]
-    reached = [place for place, leaf in enumerate(theta) for _ in range(_edges(output).get(id(leaf), 0))]
+    recorded = [place for use in uses for place in use.places]
+    reached = [place for place, leaf in enumerate(theta) for _ in range(edges(output).get(id(leaf), 0))]
     missed = set(reached) - set(recorded)
     if missed or len(reached) != len(set(reached)) or len(recorded) != len(set(recorded)):
         raise NotStructured
@@ -142,41 +141,16 @@ def _each_parameter_once(output: Tensor, uses: list[Use], theta: list[Tensor]) -
 
 def _examples_apart(output: Tensor, uses: list[Use], middle: Middle) -> None:
     """A random half of the examples must have no influence on the slopes of the other half."""
-    generator = torch.Generator().manual_seed(_HALF_SEED)
-    chosen = (torch.rand(len(output), generator=generator) < 0.5).to(output.device)
-    noise = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
-    seeds = noise * chosen.reshape(-1, *[1] * (output.ndim - 1))
+    seeds, others = half(output)
     found = torch.autograd.grad(output, [use.output for use in uses], seeds, retain_graph=True, allow_unused=True)
     for slope in (*found, middle([seeds], False)[0]):
-        if slope is not None and bool(slope[~chosen].count_nonzero()):
+        if slope is not None and bool(slope[others].count_nonzero()):
             raise NotStructured
-
-
-def _nodes(output: Tensor) -> Iterator[Any]:
-    seen: set[Any] = set()
-    stack: list[Any] = [output.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            stack.extend(following for following, _ in node.next_functions)
-
-
-def _edges(output: Tensor) -> dict[int, int]:
-    """How many edges of the graph lead to each leaf, by the leaf's identity."""
-    counts: dict[int, int] = {}
-    for node in _nodes(output):
-        for following, _ in node.next_functions:
-            leaf = getattr(following, "variable", None)
-            if leaf is not None:
-                counts[id(leaf)] = counts.get(id(leaf), 0) + 1
-    return counts
 
 
 def _multi_affine(output: Tensor) -> bool:
     """Is a graph piecewise affine in each single parameter? Proved by its nodes, or not claimed."""
-    for node in _nodes(output):
+    for node in nodes(output):
         kind = type(node).__name__
         if kind in _PRODUCTS:
             factors = [node.next_functions[i][0] for i in _PRODUCTS[kind]]
@@ -184,7 +158,7 @@ def _multi_affine(output: Tensor) -> bool:
                 return False
         elif kind not in _LINEAR_NODES and kind != "AccumulateGrad":
             return False
-    return all(count == 1 for count in _edges(output).values())
+    return all(count == 1 for count in edges(output).values())
 
 
 def _is_parameter(node: Any) -> bool:

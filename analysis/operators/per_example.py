@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _ENTRIES = 2**22  # entries of single examples' gradients held at a time
+_HALF_SEED = 0  # of the random half of the examples whose slopes must not reach the other half
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Use:
     output: Tensor
     inputs: Callable[[], Tensor]
     deltas: Callable[[Tensor], Tensor]
+
+    @property
+    def places(self) -> list[int]:
+        """The parameters it uses."""
+        return [place for place in (self.weight, self.bias) if place is not None]
 
     def gradients(self, a: Tensor, delta: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Single examples' gradients of the weight, (n, o, i), a few outputs o at a time."""
@@ -66,19 +72,48 @@ class Use:
     def kernel(self, slopes: list[Tensor], a: Tensor) -> Tensor:
         """Inner products of the gradients of all examples and slopes, (N R, N R), the example running slowest."""
         deltas = torch.stack([self.deltas(slope) for slope in slopes], 1)  # (N, R, T, o)
-        count, ranks = deltas.shape[:2]
-        sums = deltas.sum(2).reshape(count * ranks, -1)
+        reached = deltas.flatten(0, 1).any(0).any(1)  # where the slopes of all are zero, there is nothing to multiply
+        if a.shape[1] == len(reached) and not bool(reached.all()):
+            a, deltas = a[:, reached], deltas[:, :, reached]
+        count, ranks, terms, height = deltas.shape
+        sums = deltas.sum(2).reshape(count * ranks, height)
         total = sums @ sums.T if self.bias is not None else sums.new_zeros(count * ranks, count * ranks)
         if self.weight is None:
             return total
-        if a.shape[1] == 1:
-            inner = (a[:, 0] @ a[:, 0].T).repeat_interleave(ranks, 0).repeat_interleave(ranks, 1)
-            return total + inner * (sums @ sums.T)
-        spread, delta = a.repeat_interleave(ranks, 0), deltas.flatten(0, 1)
-        for _, part in self.gradients(spread, delta):
-            rows = part.flatten(1)
-            total += rows @ rows.T
+        if terms == 1:
+            total.view(count, ranks, count, ranks).add_(
+                (a[:, 0] @ a[:, 0].T)[:, None, :, None] * (sums @ sums.T).view(count, ranks, count, ranks)
+            )
+        elif terms * terms * (a.shape[2] + ranks**2 * (height + 2)) < ranks**2 * height * a.shape[2]:
+            _add_by_terms(total.view(count, ranks, count, ranks), a, deltas)
+        else:
+            _add_by_gradients(total, a, deltas)
         return total
+
+
+def _add_by_gradients(total: Tensor, a: Tensor, deltas: Tensor) -> None:
+    """The gradients' Gram matrix, for a few outputs of the layer at a time; its lower half is computed and mirrored."""
+    count, ranks, _, height = deltas.shape
+    gram, blocks = torch.zeros_like(total), torch.arange(len(total)).split(max(1, -(-len(total) // 8)))
+    step = max(1, _ENTRIES // (count * ranks * a.shape[2]))
+    for start in range(0, height, step):
+        slopes = deltas[..., start : start + step].transpose(2, 3)  # (N, R, o, T)
+        rows = (slopes.reshape(count, -1, slopes.shape[3]) @ a).reshape(len(total), -1)
+        for block in blocks:
+            first, stop = int(block[0]), int(block[-1]) + 1
+            gram[first:stop, :stop].addmm_(rows[first:stop], rows[:stop].T)
+    total += gram.tril() + gram.tril(-1).T
+
+
+def _add_by_terms(total: Tensor, a: Tensor, deltas: Tensor) -> None:
+    """Σ_tu (a_nt · a_mu)(δ_nrt · δ_msu), a few examples n at a time, which is cheaper where T is small."""
+    count, ranks, terms, height = deltas.shape
+    columns, every = deltas.reshape(-1, height).T, a.reshape(count * terms, -1).T
+    step = max(1, _ENTRIES // (ranks * terms * columns.shape[1]))
+    for n in range(0, count, step):
+        inner = (a[n : n + step] @ every).view(-1, 1, terms, count, 1, terms)
+        outer = (deltas[n : n + step] @ columns).view(-1, ranks, terms, count, ranks, terms)
+        total[n : n + step] += (inner * outer).sum((2, 5))
 
 
 class Recorder(TorchFunctionMode):
@@ -97,7 +132,7 @@ class Recorder(TorchFunctionMode):
         output = func(*args, **kwargs)
         if func is F.linear:
             self._linear(output, *args, **kwargs)
-        elif func is torch.conv2d:
+        elif func in (torch.conv1d, torch.conv2d):
             self._convolution(output, *args, **kwargs)
         return output
 
@@ -119,16 +154,54 @@ class Recorder(TorchFunctionMode):
         groups: int = 1,
     ) -> None:
         places = self.places.get(id(weight)), self.places.get(id(bias))
-        if places == (None, None) or groups != 1 or isinstance(padding, str) or input.ndim != 4:
+        if places == (None, None) or groups != 1 or isinstance(padding, str) or input.ndim != weight.ndim:
             return
-        held, kernel = input.detach(), tuple(weight.shape[2:])
+        held, kernel, sizes = input.detach(), tuple(weight.shape[2:]), [dilation, padding, stride]
+        if weight.ndim == 3:  # one row of pixels
+            held, kernel = held.unsqueeze(2), (1, *kernel)
+            sizes = [(neutral, *_sizes(size)) for neutral, size in zip((1, 0, 1), sizes, strict=True)]
 
         def patches() -> Tensor:
-            return F.unfold(held, kernel, dilation=dilation, padding=padding, stride=stride).transpose(1, 2)
+            return F.unfold(held, kernel, *sizes).transpose(1, 2)
 
         self.uses.append(Use(*places, output, patches, lambda slope: slope.flatten(2).transpose(1, 2)))
+
+
+def _sizes(given: Any) -> tuple[int, ...]:
+    return (given,) if isinstance(given, int) else tuple(given)
 
 
 def _positions(tensor: Tensor) -> Tensor:
     """(N, …, d) as (N, T, d)."""
     return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1])
+
+
+def edges(output: Tensor) -> dict[int, int]:
+    """How many edges of the graph lead to each leaf, by the leaf's identity."""
+    counts: dict[int, int] = {}
+    for node in nodes(output):
+        for following, _ in node.next_functions:
+            leaf = getattr(following, "variable", None)
+            if leaf is not None:
+                counts[id(leaf)] = counts.get(id(leaf), 0) + 1
+    return counts
+
+
+def nodes(output: Tensor) -> Iterator[Any]:
+    """Every node of the graph behind an output, once."""
+    seen: set[Any] = set()
+    stack: list[Any] = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            stack.extend(following for following, _ in node.next_functions)
+
+
+def half(output: Tensor) -> tuple[Tensor, Tensor]:
+    """A slope in the output that is noise for a random half of the examples and zero for the others; which they are."""
+    generator = torch.Generator().manual_seed(_HALF_SEED)
+    chosen = (torch.rand(len(output), generator=generator) < 0.5).to(output.device)
+    noise = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+    return noise * chosen.reshape(-1, *[1] * (output.ndim - 1)), ~chosen
