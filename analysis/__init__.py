@@ -3,6 +3,7 @@
 Use: ``import lemmata.analysis as la``.
 """
 
+from .audit import Audit, Check, audit
 from .errors import LemmataError
 from .operators import GGN, NTK, Dense, EmpiricalFisher, Fisher, Hessian, Jacobian, Layout, Operator, Plan
 from .spectra import Diagonal, Eigenpairs, Estimate, diagonal, eigenpairs, frobenius_norm, gram_spectrum, trace
@@ -10,6 +11,8 @@ from .spectra import Diagonal, Eigenpairs, Estimate, diagonal, eigenpairs, frobe
 __all__ = [
     "GGN",
     "NTK",
+    "Audit",
+    "Check",
     "Dense",
     "Diagonal",
     "Eigenpairs",
@@ -22,6 +25,7 @@ __all__ = [
     "LemmataError",
     "Operator",
     "Plan",
+    "audit",
     "diagonal",
     "eigenpairs",
     "frobenius_norm",
