@@ -1,4 +1,4 @@
-"""Routes PyTorch operations whose derivatives are missing or wrong to forms that have right ones."""
+"""Routes PyTorch operations whose derivatives are missing or wrong to forms that have right ones; finds those it cannot."""
 
 from __future__ import annotations
 
@@ -81,3 +81,25 @@ class Differentiable(TorchFunctionMode):
                 stack.enter_context(_disabled(torch.backends.mkldnn))
                 stack.enter_context(_disabled(torch.backends.cudnn))
             return func(*args, **kwargs)
+
+
+_ONCE = torch.autograd.function.once_differentiable(lambda ctx, *slopes: None).__code__
+
+
+def once_differentiable(value: Tensor) -> str | None:
+    """The name of an autograd function in the graph of ``value`` whose backward is marked ``once_differentiable``.
+
+    PyTorch refuses to differentiate such a backward only where the incoming slope carries a graph; elsewhere it treats
+    the result as constant, and second derivatives come out wrong without a word.
+    """
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        function = getattr(node, "_forward_cls", None)
+        if function is not None and getattr(function.backward, "__code__", None) is _ONCE:
+            return str(function.__name__)
+        waiting += [source for source, _ in node.next_functions]
+    return None

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
+from ..errors import DerivativeError
 from .bound import Bound
+from .differentiable import once_differentiable
 from .engine import Curvature, Graph, Parts, explained, slope
 from .objective import Objective, Parameters, Term, of_function
 from .snapshot import scalar
@@ -38,6 +40,7 @@ class SecondDerivatives(Curvature):
     def record(self, term: Term, objective: Objective, retain: bool) -> tuple[Tensor, Parts, Graph | None]:
         """The batch's loss, its gradient, and the gradient's graph."""
         loss = scalar(term.loss(objective.leaves), term.name, objective.name)
+        _refuse_once_differentiable(loss, objective)
         with explained(objective):
             parts = slope(loss, list(objective.leaves.values()), retain)
         return loss, parts, GradientGraph(parts) if retain else None
@@ -46,6 +49,17 @@ class SecondDerivatives(Curvature):
         """The derivative of the gradient in one direction."""
         gradient: Any = grad(term.loss)
         return jvp(gradient, (theta,), (vector,))[:2]
+
+
+def _refuse_once_differentiable(loss: Tensor, objective: Objective) -> None:
+    name = once_differentiable(loss)
+    if name is not None:
+        raise DerivativeError(
+            objective.name,
+            "operations with a second derivative",
+            f"{name}, whose backward is marked once_differentiable",
+            f"Write the backward of {name} from differentiable operations and remove the mark.",
+        )
 
 
 class Hessian(Bound):

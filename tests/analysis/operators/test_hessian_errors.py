@@ -58,6 +58,18 @@ def mixed() -> nn.Module:
     return model
 
 
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        return 3 * ctx.saved_tensors[0] ** 2 * slope
+
+
 CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "dropout": (lambda: hessian(net(nn.Dropout())), errors.ModelStateError, ["1 (Dropout)", ".eval()"]),
     "recurrent dropout": (
@@ -184,6 +196,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: hessian(loss=lambda o, t: F.hardsigmoid(o).mean()) @ torch.ones(15),
         errors.DerivativeError,
         ["<lambda>", "second derivative", "Write that operation"],
+    ),
+    "backward marked once_differentiable": (
+        lambda: hessian(loss=lambda o, t: Cube.apply(o).mean()),
+        errors.DerivativeError,
+        ["Cube", "once_differentiable", "remove the mark"],
     ),
     "no forward mode": (
         lambda: hessian(loss=nn.HuberLoss(), data=(X, X[:, :3]), memory_cap=0) @ torch.ones(15),
