@@ -198,8 +198,8 @@ def rescaling_behaviour(
         >>> model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)).double()
         >>> data = (torch.ones(1, 1).double(), torch.ones(1, 1).double())
         >>> table = rescaling_behaviour(model, torch.nn.MSELoss(), data, (100.0, 1000.0))
-        >>> [round(table.exponents(name)[1], 2) for name in ("trace", "Fisher–Rao norm")]
-        [2.0, 0.0]
+        >>> [f"{table.exponents(name)[1]:z.2f}" for name in ("trace", "Fisher–Rao norm")]
+        ['2.00', '0.00']
         >>> table.invariant("trace"), table.invariant("Fisher–Rao norm")
         (False, True)
 
