@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from lemmata.analysis.errors import LemmataError
 def net(*widths: int, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.Tanh()]
     return nn.Sequential(*layers[:-1]).double()
 
@@ -25,7 +25,7 @@ def shuffled(model: nn.Sequential) -> tuple[nn.Sequential, list[torch.Tensor]]:
     """A copy with the units of every hidden layer in another order, and the orders."""
     other, orders = copy.deepcopy(model), []
     linear = [layer for layer in other if isinstance(layer, nn.Linear)]
-    for before, after in zip(linear, linear[1:], strict=False):
+    for before, after in pairwise(linear):
         order = torch.randperm(before.out_features)
         before.weight.data, before.bias.data = before.weight.data[order], before.bias.data[order]
         after.weight.data = after.weight.data[:, order]
