@@ -6,7 +6,18 @@ Use: ``import lemmata.analysis as la``.
 from .audit import Audit, Check, audit
 from .errors import LemmataError
 from .operators import GGN, NTK, Dense, EmpiricalFisher, Fisher, Hessian, Jacobian, Layout, Operator, Plan
-from .spectra import Diagonal, Eigenpairs, Estimate, diagonal, eigenpairs, frobenius_norm, gram_spectrum, trace
+from .spectra import (
+    Diagonal,
+    Eigenpairs,
+    Estimate,
+    SpectralDensity,
+    diagonal,
+    eigenpairs,
+    frobenius_norm,
+    gram_spectrum,
+    spectral_density,
+    trace,
+)
 
 __all__ = [
     "GGN",
@@ -25,10 +36,12 @@ __all__ = [
     "LemmataError",
     "Operator",
     "Plan",
+    "SpectralDensity",
     "audit",
     "diagonal",
     "eigenpairs",
     "frobenius_norm",
     "gram_spectrum",
+    "spectral_density",
     "trace",
 ]

@@ -23,6 +23,8 @@ STUDIES: tuple[str, ...] = (
     "curvature/gauss_newton",
     "curvature/linear_landscapes",
     "curvature/symmetric_minima",
+    "curvature/class_outliers",
+    "curvature/mode_connectivity",
     "curvature/stochastic_gradients",
     "curvature/solution_sets",
     "approximation/depth",

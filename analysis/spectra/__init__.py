@@ -1,10 +1,23 @@
 """Matrix-free numerics on any symmetric operator."""
 
+from .density import spectral_density
 from .diagonal import diagonal
 from .eigenpairs import eigenpairs
 from .frobenius import frobenius_norm
+from .measure import SpectralDensity
 from .results import Diagonal, Eigenpairs, Estimate
 from .structured import gram_spectrum
 from .trace import trace
 
-__all__ = ["Diagonal", "Eigenpairs", "Estimate", "diagonal", "eigenpairs", "frobenius_norm", "gram_spectrum", "trace"]
+__all__ = [
+    "Diagonal",
+    "Eigenpairs",
+    "Estimate",
+    "SpectralDensity",
+    "diagonal",
+    "eigenpairs",
+    "frobenius_norm",
+    "gram_spectrum",
+    "spectral_density",
+    "trace",
+]

@@ -1,0 +1,124 @@
+r"""How many eigenvalues of a classifier's Hessian stand out, and what they belong to.
+
+The spectrum of a classifier's Hessian has a bulk near zero and a few large outliers, about as many as there are classes
+@sagun2017empirical. They come from the Gauss–Newton part, and there from the averages of the logit gradients over each class
+@papyan2019measurements @papyan2020traces. How sharply they stand out depends on how well the data separate: here are wide
+and tight Gaussian clusters, and handwritten digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import lemmata.analysis as la
+from lemmata.analysis.curvature import class_structure
+from lemmata.architectures import MLP
+from lemmata.studies.claim import AtLeast, Equals, Grid, claim, script
+from lemmata.studies.data import digits, gaussian
+from lemmata.studies.training import train
+
+#: Standard deviation of a coordinate within a class; the class means have length 3 and are orthogonal.
+NOISE = {"wide clusters": 0.6, "tight clusters": 0.1}
+
+
+def trained(
+    data: str, classes: int, each: int, seed: int, shuffled: bool = False, clustered: bool = True
+) -> tuple[nn.Module, Tensor, Tensor]:
+    """A perceptron after 100 full-batch steps of Adam, which fit its data, with inputs and labels."""
+    draws = torch.Generator().manual_seed(seed)
+    if data == "digits":
+        x, y = digits()
+        places = torch.cat([(y == label).nonzero()[:each, 0] for label in range(classes)])
+        x, y = x[places], y[places]
+    else:
+        means = 3 * torch.linalg.qr(gaussian(draws, 20, 20))[0][:classes]
+        y = torch.arange(classes).repeat(each)
+        noise = gaussian(draws, len(y), 20)
+        x = means[y] + NOISE[data] * noise if clustered else noise
+    if shuffled:
+        y = y[torch.randperm(len(y), generator=draws, device="cpu").to(y.device)]
+    net = MLP([x.shape[1], 24, classes], activation="tanh", generator=draws)
+    train([net], cross_entropy, lambda step: (x[None], y[None]), 100, partial(torch.optim.Adam, lr=0.01))
+    return net, x, y
+
+
+def draw_spectra(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
+    """The leading Hessian eigenvalues of classifiers of the most classes, from three kinds of data.
+
+    Eigenvalue, divided by the largest, against its rank on a logarithmic axis; a vertical line after the number of classes
+    less one. For wide clusters the curve steps down at the line, for tight ones a place later, for digits it falls evenly.
+    """
+    most = max(row.point["classes"] for row in rows)
+    chosen = {row.point["data"]: row for row in rows if row.arm == "" and row.point["classes"] == most and row.k == 0}
+    columns: dict[str, Sequence[float]] = {"rank": list(range(1, 2 * most + 2))}
+    for name, row in chosen.items():
+        columns[name] = (row.values["eigenvalues"] / row.values["eigenvalues"][0]).tolist()
+        ax.semilogy(columns["rank"], columns[name], ".-", label=name)
+    ax.axvline(most - 0.5, color="#6b6b6b", linestyle="--", linewidth=1)
+    ax.set(xlabel="rank", ylabel="eigenvalue ÷ the largest")
+    ax.legend()
+    return columns
+
+
+@claim(
+    source=("sagun2017empirical", "papyan2020traces"),
+    predicts=Equals(0, within=0.5, of="median"),
+    quick=Grid(data=["wide clusters", "tight clusters", "digits"], classes=[5, 8], each=[30], seeds=8),
+    full=Grid(data=["wide clusters", "tight clusters", "digits"], classes=[5, 8], each=[30, 100], seeds=20),
+    controls={"labels that follow from inputs: shuffled among them": dict(shuffled=True)},
+    expects="DEPENDS",
+    switch="data",
+    figures=(draw_spectra,),
+)
+def hessian_outliers_classes(data: str, classes: int, each: int, seed: int, shuffled: bool = False) -> dict[str, Any]:
+    r"""The Hessian of a trained classifier has as many outliers as classes, less one.
+
+    Contested. After training, about as many eigenvalues stand clear of the bulk as there are classes
+    @sagun2017empirical @papyan2020traces; whether they are $C - 1$ or $C$, and whether they stand clear at all, differs
+    between reports. The outliers end where the gap between the logarithms of neighbouring eigenvalues is largest, among
+    the first $2 C$; the gap after the very first, which any positive matrix may have, is passed over. The value is their number minus $C - 1$, for a perceptron that fits its data; the switch is the data.
+    With wide clusters it is $0$. Tight ones add an outlier: the average of all examples is as sharp a direction as the
+    differences between classes. Among small nets on digits no gap stands out.
+
+    The control shuffles the labels among the inputs: the network still fits them, and the number of classes no longer shows.
+    """
+    net, x, y = trained(data, classes, each, seed, shuffled)
+    H = la.Hessian(net, nn.CrossEntropyLoss(), (x, y))
+    values = la.eigenpairs(H, k=2 * classes + 1, tol=1e-3, max_steps=600).values.clamp(min=1e-300)
+    count = int((-values.log().diff())[1:].argmax()) + 2
+    return {"value": count - (classes - 1), "eigenvalues": values.cpu().numpy()}
+
+
+@claim(
+    source=("papyan2019measurements", "papyan2020traces"),
+    predicts=AtLeast(0.9, of="each"),
+    quick=Grid(data=["wide clusters", "tight clusters"], classes=[5, 10], each=[30], seeds=5),
+    full=Grid(data=["wide clusters", "tight clusters"], classes=[5, 10], each=[30, 100], seeds=10),
+    controls={"classes that cluster: inputs that know nothing of their labels": dict(clustered=False)},
+)
+def outliers_lie_in_class_means(data: str, classes: int, each: int, seed: int, clustered: bool = True) -> float:
+    r"""The outliers of the Hessian lie in the span of the class means.
+
+    For cross-entropy the Gauss–Newton matrix is a sum over data and classes of outer products of logit gradients. Averages
+    of these gradients over the data of one class, for each class of logit, are the cross-class means
+    @papyan2019measurements. The value is the mean share of the squared length of the $C - 1$ leading eigenvectors of the
+    whole Hessian that lies in the span of these $C (C - 1)$ vectors; a random vector would have a share of
+    $C (C - 1) \/ P$. In the control inputs are standard normal whatever their label; the network fits the labels, but the gradients of a class have little in
+    common.
+    """
+    net, x, y = trained(data, classes, each, seed, clustered=clustered)
+    H = la.Hessian(net, nn.CrossEntropyLoss(), (x, y))
+    leading = la.eigenpairs(H, k=classes - 1, tol=1e-4, max_steps=600).vectors
+    means = class_structure(net, nn.CrossEntropyLoss(), (x, y)).means.reshape(-1, H.shape[0])
+    basis, sizes, _ = torch.linalg.svd(means.T, full_matrices=False)
+    return float((basis[:, sizes > 1e-8 * sizes[0]].T @ leading).square().sum(0).mean())
+
+
+if __name__ == "__main__":
+    script(__file__)
