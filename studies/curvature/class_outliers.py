@@ -24,7 +24,7 @@ from lemmata.studies.data import digits, gaussian
 from lemmata.studies.training import train
 
 #: Standard deviation of a coordinate within a class; the class means have length 3 and are orthogonal.
-NOISE = {"wide clusters": 0.6, "tight clusters": 0.1}
+NOISE = {"wide clusters": 0.7, "tight clusters": 0.1}
 
 
 def trained(
@@ -69,8 +69,8 @@ def draw_spectra(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
 @claim(
     source=("sagun2017empirical", "papyan2020traces"),
     predicts=Equals(0, within=0.5, of="median"),
-    quick=Grid(data=["wide clusters", "tight clusters", "digits"], classes=[5, 8], each=[30], seeds=8),
-    full=Grid(data=["wide clusters", "tight clusters", "digits"], classes=[5, 8], each=[30, 100], seeds=20),
+    quick=Grid(data=["wide clusters", "tight clusters", "digits"], classes=[10], each=[100], seeds=8),
+    full=Grid(data=["wide clusters", "tight clusters", "digits"], classes=[8, 10], each=[100, 150], seeds=20),
     controls={"labels that follow from inputs: shuffled among them": dict(shuffled=True)},
     expects="DEPENDS",
     switch="data",
@@ -109,8 +109,8 @@ def outliers_lie_in_class_means(data: str, classes: int, each: int, seed: int, c
     of these gradients over the data of one class, for each class of logit, are the cross-class means
     @papyan2019measurements. The value is the mean share of the squared length of the $C - 1$ leading eigenvectors of the
     whole Hessian that lies in the span of these $C (C - 1)$ vectors; a random vector would have a share of
-    $C (C - 1) \/ P$. In the control inputs are standard normal whatever their label; the network fits the labels, but the gradients of a class have little in
-    common.
+    $C (C - 1) \/ P$. In the control inputs are standard normal whatever their label; the network fits the labels, but the
+    gradients of a class have little in common.
     """
     net, x, y = trained(data, classes, each, seed, clustered=clustered)
     H = la.Hessian(net, nn.CrossEntropyLoss(), (x, y))
