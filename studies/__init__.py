@@ -20,6 +20,7 @@ STUDIES: tuple[str, ...] = (
     "curvature/random_matrices",
     "curvature/matrix_products",
     "curvature/quadrature",
+    "curvature/estimators",
     "curvature/gauss_newton",
     "curvature/linear_landscapes",
     "curvature/symmetric_minima",

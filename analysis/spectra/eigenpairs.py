@@ -80,10 +80,10 @@ def eigenpairs(
     while steps < budget and len(locked) < size:
         missing = len(locked) < count
         bars = None if missing else [float(np.sort(key(values))[-min(k, size)]) for key in keys]
-        sweep = Sweep(operator, locked, direction, min(budget - steps, size - len(locked)))
+        sweep = Sweep(operator, locked, direction, min(budget - steps, size - len(locked)), scale)
         found, vectors = sweep.run(keys, k if missing else 1, tol / 2, bars, ceil(longest / 2))
         steps, longest = steps + sweep.steps, max(longest, sweep.steps)
-        scale, known = max(scale, sweep.scale), len(values)
+        scale, known = sweep.scale, len(values)
         values = np.concatenate([values, found])
         locked.extend(vectors)
         nothing_new = not missing and max(leading(values, keys, k)) < known

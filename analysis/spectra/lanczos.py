@@ -32,8 +32,10 @@ class Sweep:
     products; ``complete`` says that the vectors, known ones included, span the whole space.
     """
 
-    def __init__(self, operator: Operator, known: list[Tensor], direction: Tensor, budget: int) -> None:
-        self.operator, self.offset, self.budget = operator, len(known), budget
+    def __init__(
+        self, operator: Operator, known: list[Tensor], direction: Tensor, budget: int, scale: float = 0.0
+    ) -> None:
+        self.operator, self.offset, self.budget, self.earlier = operator, len(known), budget, scale
         self.size = operator.shape[0]
         room = len(known) + min(budget, 32)
         self.rows = torch.empty(room, self.size, dtype=operator.dtype, device=operator.device)
@@ -94,8 +96,11 @@ class Sweep:
 
     @property
     def scale(self) -> float:
-        """The size of the operator's spectrum, as seen by this sweep."""
-        return max(map(abs, self.alpha)) + max(self.beta)
+        """The size of the operator's spectrum, as seen by this sweep and those before it.
+
+        In what they left of the space the operator may be all rounding, which only their scale tells.
+        """
+        return max(self.earlier, max(map(abs, self.alpha)) + max(self.beta))
 
     def _rounding(self) -> float:
         """The size of a residual that is only rounding."""

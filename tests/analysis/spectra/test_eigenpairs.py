@@ -180,3 +180,16 @@ def test_a_bare_matrix_and_an_overflow_are_named() -> None:
         la.eigenpairs(torch.eye(3))  # type: ignore[arg-type]
     with pytest.raises(NumericsError, match=r"Scaled.*float64"):
         la.eigenpairs(1e30 * la.Dense(1e30 * torch.eye(3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("k", [3, 4, 5, 8])
+def test_more_pairs_than_the_rank_of_an_operator_that_is_zero_elsewhere(k: int, dtype: torch.dtype) -> None:
+    diagonal = torch.cat([torch.tensor([3.0, 2.0, 1.0]), torch.zeros(300)]).to(dtype)
+    basis = torch.linalg.qr(torch.randn(303, 303, generator=torch.Generator().manual_seed(0), dtype=dtype))[0]
+    for A in (torch.diag(diagonal), basis * diagonal @ basis.T):
+        found = la.eigenpairs(la.Dense((A + A.T) / 2), k)
+        truth = diagonal[:k].double()
+        assert found.converged
+        assert bool(((found.values - truth).abs() <= found.residuals + 1000 * torch.finfo(dtype).eps).all()), found
+        assert float(found.residuals.max()) < 1e-2
