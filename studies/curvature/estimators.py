@@ -78,7 +78,7 @@ def draw_coverage(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
 
 @claim(
     source=("student1908probable", "hutchinson1989stochastic"),
-    predicts=Equals(0.955, within="0.025 + 0.5 * (40 * runs) ** -0.5", of="mean"),
+    predicts=Equals(0.955, within="0.025 + (40 * runs) ** -0.5", of="mean"),
     quick=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[60], seeds=40),
     full=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[250], seeds=40),
     controls={"the whole interval: half as long": dict(shrink=2.0)},
@@ -92,8 +92,9 @@ def interval_coverage(estimator: str, matrix: str, runs: int, seed: int, shrink:
     interval @student1908probable is within the tolerance asked for, with at least ten probes, on matrices with a flat, a
     geometric, a spiked and an indefinite spectrum in a random basis. The value is the share of runs whose
     interval holds the truth. Random signs and a stopping rule do not keep the law of Student exactly; the interval is
-    widened for both, and 93 to 98 per cent is what is promised. The band is wider by $1 \/ (2 sqrt(n))$ for the $n$ runs
-    of all seeds together, which is more than twice the standard error of such a share. Now and then an unlucky run
+    widened for both, and 93 to 98 per cent is what is promised. The band is wider by $1 \/ sqrt(n)$ for the $n$
+    runs of all seeds together: somewhat more than four standard errors of such a share, two for its own error and two for its
+    interval. Now and then an unlucky run
     ends with unit vectors and the exact value; at least four in five must not. The control halves the intervals.
     """
     A = planted(matrix)
@@ -110,7 +111,7 @@ def interval_coverage(estimator: str, matrix: str, runs: int, seed: int, shrink:
 
 @claim(
     source=("student1908probable", "bekas2007estimator"),
-    predicts=Equals(0.955, within="0.025 + 0.5 * (8 * runs) ** -0.5", of="mean"),
+    predicts=Equals(0.955, within="0.025 + (8 * runs) ** -0.5", of="mean"),
     quick=Grid(matrix=["flat", "indefinite"], runs=[25], seeds=8),
     full=Grid(matrix=["flat", "indefinite"], runs=[200], seeds=8),
     controls={"the whole interval: half as long": dict(shrink=2.0)},
