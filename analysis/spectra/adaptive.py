@@ -34,7 +34,10 @@ class Mean:
 
 
 class Adaptive:
-    r"""Estimates :math:`\sum_i \phi(e_i) = \sum_j \phi(q_j) + E\,\phi((I - QQ^\top) z)` for a quadratic form φ of A.
+    r"""Estimates :math:`E\,\phi_A(z)` for a quadratic form φ of A: its part in a basis Q exactly, the rest from probes.
+
+    .. math:: \mathrm{tr}\,A = \mathrm{tr}(Q^\top A Q) + E\,z^\top B z, \qquad
+        \|A\|_F^2 = 2 \|AQ\|_F^2 - \|Q^\top A Q\|_F^2 + E\,\|Bz\|^2, \qquad B = (I - QQ^\top) A (I - QQ^\top)
 
     Q is an orthonormal basis of images A z of earlier probes (Hutch++). It grows, ten vectors at a time, while a growth
     spares more products than it costs; then the number of fresh probes grows by half until the interval is narrow
@@ -56,12 +59,13 @@ class Adaptive:
         self.offset, self.size = offset, operator.shape[0]
         self.probes = Probes(operator, seed)
         self.basis = torch.empty(0, self.size, dtype=operator.dtype, device=operator.device)
-        self.known, self.matvecs, self.rounding, self.rank = 0.0, 0, 0.0, 1.0
+        self.known, self.matvecs, self.rounding, self.scale, self.rank = 0.0, 0, 0.0, 0.0, 1.0
 
     def run(self) -> Mean:
         """The estimate; see the class."""
         samples, images = self._sample(min(FIRST, self.budget))
         self.rounding = torch.finfo(self.operator.dtype).eps * sqrt(self.size) * float(images.norm(dim=1).mean())
+        self.scale = float(images.norm())
         self.rank = self._effective_rank(images)
         spared = inf
         while spared > 3 * FIRST and self._may_grow(self._need(samples)):
@@ -111,7 +115,7 @@ class Adaptive:
         while left:
             rows = self.probes.draw(min(self.block, left))
             rows -= (rows @ self.basis.T) @ self.basis
-            products = self._multiply(rows)
+            products = self._outside(self._multiply(rows))  # what leaks into the basis is known
             values.append(self.form(rows, products))
             images.append(products)
             left -= len(rows)
@@ -122,14 +126,14 @@ class Adaptive:
         rest = self._outside(images)
         energy = float(rest.square().sum()) / len(rest)
         _, scales, rows = torch.linalg.svd(rest, full_matrices=False)
-        rows = rows[scales > 100 * torch.finfo(rest.dtype).eps * float(images.norm())]
+        rows = rows[scales > 100 * torch.finfo(rest.dtype).eps * self.scale]
         if not len(rows):
             return 0.0
         rows = torch.linalg.qr(self._outside(rows).T)[0].T.contiguous()
         products = torch.cat([self._multiply(part) for part in rows.split(self.block)])
-        self.known += float(self.form(rows, products).sum())
         outside = self._outside(products)
         taken = 2 * float(outside.square().sum()) - float((rows @ outside.T).square().sum())
+        self.known += taken if self.form is squared else float(self.form(rows, outside).sum())
         self.basis = torch.cat([self.basis, rows])
         return min(1.0, taken / energy)
 

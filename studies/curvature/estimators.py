@@ -119,7 +119,7 @@ def interval_coverage(estimator: str, matrix: str, runs: int, seed: int, shrink:
 def interval_coverage_diagonal(matrix: str, runs: int, seed: int, shrink: float = 1.0) -> float:
     r"""The 95 % intervals of a diagonal's entries hold them in 93 to 98 of 100 cases.
 
-    The diagonal is the mean of $z dot.circle A z$ over random signs $z$ @bekas2007estimator, with an interval for each entry. The value is
+    The diagonal is the mean of $z dot.o A z$ over random signs $z$ @bekas2007estimator, with an interval for each entry. The value is
     the share of entries, over all runs, that lie in theirs. The spectra with a few large eigenvalues are left out: to reach a
     tolerance there, the estimator takes unit vectors and is exact. The control halves the intervals.
     """
