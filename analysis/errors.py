@@ -53,3 +53,7 @@ class DerivativeError(LemmataError, RuntimeError):
 
 class NumericsError(LemmataError, ArithmeticError):
     """A computation met numbers that are not finite."""
+
+
+class CapacityError(LemmataError, MemoryError):
+    """A device has too little memory for one product."""

@@ -63,7 +63,7 @@ class Bound(Operator):
 
     @property
     def mode(self) -> str:
-        """How products are taken, decided at construction by the memory rule."""
+        """How products are taken: the memory rule's choice at construction, and what running out of memory made of it."""
         return self._start.engine.mode
 
     @property

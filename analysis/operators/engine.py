@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..errors import DataError, DerivativeError, NumericsError, ParameterError
+from ..errors import CapacityError, DataError, DerivativeError, NumericsError, ParameterError
+from .memory import graph_bytes, readable, within_memory
 from .objective import Objective, Parameters, Term
 from .snapshot import Watch
 
@@ -76,15 +77,15 @@ def start(objective: Objective, cap: int, curvature: Curvature) -> Start:
     """One pass over the batches: value, gradient, and the graphs as long as they are expected to fit the cap.
 
     The rule: after each batch, the bytes held so far are scaled to all batches (where their number is known). Once that
-    exceeds the cap, all graphs are dropped and products are taken afresh.
+    exceeds the cap, or memory runs out, all graphs are dropped and products are taken afresh; the mode says why.
     """
     theta = list(objective.leaves.values())
     gradient = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
     graphs: list[tuple[float, Graph]] = []
-    retain, held, value, total, batches = cap > 0, 0, 0.0, 0.0, 0
+    retain, held, value, total, batches, reason = cap > 0, 0, 0.0, 0.0, 0, ""
     for batches, term in enumerate(objective.terms(), 1):
         watch = Watch(objective.name, objective.buffers, objective.fixed, objective.device)
-        loss, parts, graph = curvature.record(term, objective, retain)
+        loss, parts, graph = _record(curvature, term, objective, retain, graphs)
         watch.check()
         value += term.weight * float(loss.detach())
         total += term.weight
@@ -92,9 +93,12 @@ def start(objective: Objective, cap: int, curvature: Curvature) -> Start:
         if graph is not None:
             graphs.append((term.weight, graph))
             held += graph_bytes(graph.outputs, theta)
-            if held * max(objective.parts, batches) > cap * batches:
-                retain = False
+            need = held * max(objective.parts, batches) // batches
+            if need > cap:
+                retain, reason = False, f", for graphs would take {readable(need)} of {readable(cap)}"
                 graphs.clear()
+        elif retain:
+            retain, reason = False, ", for memory ran out while graphs were kept"
     if not total:
         raise DataError("data", "at least one example that counts", f"{batches} batches of weight 0", "Add examples.")
     divisor = total if objective.divide else 1.0
@@ -102,9 +106,24 @@ def start(objective: Objective, cap: int, curvature: Curvature) -> Start:
     engine: Engine = (
         Retained(theta, graphs, divisor, held, cap, objective, curvature.retained)
         if retain
-        else Fresh(objective, gradient, divisor, curvature)
+        else Fresh(objective, gradient, divisor, curvature, reason)
     )
     return Start(engine, value / divisor, gradient, batches)
+
+
+def _record(
+    curvature: Curvature, term: Term, objective: Objective, retain: bool, graphs: list[tuple[float, Graph]]
+) -> tuple[Tensor, Parts, Graph | None]:
+    """Record a batch; where there is no memory for its graph, drop all graphs and record it without."""
+    try:
+        with within_memory(term.name):
+            return curvature.record(term, objective, retain)
+    except CapacityError:
+        if not retain:
+            raise
+    graphs.clear()  # and not above, where the exception still holds what was allocated
+    with within_memory(term.name):
+        return curvature.record(term, objective, False)
 
 
 def slope(loss: Tensor, theta: list[Tensor], retain: bool) -> Parts:
@@ -140,11 +159,10 @@ def _finite(gradient: Tensor, objective: Objective) -> Tensor:
 
 @contextmanager
 def explained(objective: Objective) -> Iterator[None]:
-    """Turn PyTorch's complaint about a missing derivative or altered data into a typed error."""
+    """Turn PyTorch's complaint about memory, a missing derivative or altered data into a typed error."""
     try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
+        with within_memory(objective.name):
+            yield
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         if "inplace operation" in reason:
@@ -171,22 +189,25 @@ class Retained:
         mode: str,
     ) -> None:
         self.theta, self.graphs, self.divisor, self.held, self.objective = theta, graphs, divisor, held, objective
-        self.mode = mode
+        self.mode = self.kind = mode
         room = min(cap, _BLOCK_BYTES.get(objective.device.type, _BLOCK_BYTES["cpu"]))
         self.block = max(1, min(_BLOCK, room // (held + sum(leaf.nbytes for leaf in theta))))
 
     def multiply(self, vectors: Tensor) -> Tensor:
-        """Blocks by one batched backward pass where every operation allows it, else one row at a time."""
+        """Blocks by one batched backward pass, halved where memory runs out; else one row at a time."""
         results, begin = [], 0
         while begin < len(vectors):
             rows = vectors[begin : begin + self.block]
             try:
                 results.append(self._block(rows))
                 begin += len(rows)
-            except (DerivativeError, torch.OutOfMemoryError):
+            except (DerivativeError, CapacityError) as error:
                 if len(rows) == 1:
                     raise
                 self.block = 1
+                if isinstance(error, CapacityError):
+                    self.block = len(rows) // 2
+                    self.mode = f"{self.kind}, at most {self.block} products at a time since memory ran out"
         return results[0] if len(results) == 1 else torch.cat(results)
 
     def _block(self, rows: Tensor) -> Tensor:
@@ -224,9 +245,11 @@ class Fresh:
 
     held = 0
 
-    def __init__(self, objective: Objective, gradient: Tensor, divisor: float, curvature: Curvature) -> None:
+    def __init__(
+        self, objective: Objective, gradient: Tensor, divisor: float, curvature: Curvature, reason: str
+    ) -> None:
         self.objective, self.gradient, self.divisor = objective, gradient, divisor
-        self.curvature, self.mode = curvature, curvature.fresh
+        self.curvature, self.mode = curvature, curvature.fresh + reason
         self.theta = {name: leaf.detach() for name, leaf in objective.leaves.items()}
         _load_forward_mode()
 
@@ -261,38 +284,3 @@ def _load_forward_mode() -> None:
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", DeprecationWarning)
         forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
-
-
-@cache
-def _saved(kind: type) -> tuple[str, ...]:
-    """The attributes of a kind of graph node that hold saved tensors."""
-    return tuple(name for name in dir(kind) if name.startswith("_saved_") or name == "saved_tensors")
-
-
-def graph_bytes(outputs: list[Tensor], theta: list[Tensor]) -> int:
-    """Bytes of the distinct tensors that a graph keeps alive, the parameters apart."""
-    known = {_memory(leaf)[0] for leaf in theta}
-    seen: set[Any] = set()
-    stack = [output.grad_fn for output in outputs]
-    total = sum(output.numel() * output.element_size() for output in outputs)
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        stack.extend(following for following, _ in node.next_functions)
-        for name in _saved(type(node)):
-            item = getattr(node, name)
-            for tensor in item if isinstance(item, tuple | list) else (item,):
-                if isinstance(tensor, Tensor) and _memory(tensor)[0] not in known:
-                    known.add(_memory(tensor)[0])
-                    total += _memory(tensor)[1]
-    return total
-
-
-def _memory(tensor: Tensor) -> tuple[int, int]:
-    """An address and a number of bytes; the wrappers that torch.func makes have no storage of their own."""
-    try:
-        return tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
-    except RuntimeError:
-        return id(tensor), tensor.nbytes
