@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class Operator(ABC):
     r"""A real symmetric linear operator on flat vectors, :math:`v \mapsto Av`, never formed as a matrix.
 
     Shapes: ``A @ v`` takes (P,) to (P,), ``A @ V`` takes (P, k) to (P, k), in the operator's dtype and device.
-    Operators of equal shape, dtype and device add and subtract, and are scaled by real numbers.
+    Operators of equal shape, dtype and device add and subtract; real numbers scale and shift them.
     """
 
     layout: Layout
@@ -91,6 +91,10 @@ class Operator(ABC):
 
     def __neg__(self) -> Operator:
         return Scaled(self, -1.0)
+
+    def shift(self, by: float) -> Operator:
+        """A + c I: damping."""
+        return Shifted(self, by)
 
     def restrict(self, params: Selection) -> Operator:
         """The diagonal block of the parameters that match a glob pattern, several, or a predicate."""
@@ -209,6 +213,24 @@ class Scaled(Operator):
 
     def _multiply(self, vectors: Tensor) -> Tensor:
         return self.operator._multiply(vectors) * self.factor
+
+    def plan(self, k: int = 1) -> Plan:
+        """The plan of A."""
+        return self.operator.plan(k)
+
+
+@final
+class Shifted(Operator):
+    """A + c I."""
+
+    def __init__(self, operator: Operator, by: float) -> None:
+        if not isinstance(by, Real) or not np.isfinite(by):
+            raise ArgumentError("by", "a finite number", repr(by), "Shift by a finite number, such as 1e-3.")
+        self.operator, self.by = operator, float(by)
+        self.layout, self.dtype, self.device = operator.layout, operator.dtype, operator.device
+
+    def _multiply(self, vectors: Tensor) -> Tensor:
+        return self.operator._multiply(vectors) + self.by * vectors
 
     def plan(self, k: int = 1) -> Plan:
         """The plan of A."""

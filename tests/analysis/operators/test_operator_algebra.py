@@ -37,6 +37,18 @@ def test_products_sums_multiples_and_transpose() -> None:
     assert (H + 2 * G).plan(4).products == 8
 
 
+def test_shift_is_a_multiple_of_the_identity() -> None:
+    H, eye = la.Dense(A, LAYOUT), torch.eye(6, dtype=FLOAT)
+    V = torch.randn(6, 3, dtype=FLOAT)
+    assert torch.allclose(H.shift(0.5).dense(), A + 0.5 * eye)
+    assert not torch.allclose(H.shift(0.5).dense(), A + 0.5)
+    assert torch.allclose(H.shift(-2) @ V, A @ V - 2 * V)
+    assert torch.allclose((2 * H.shift(1)).shift(3).dense(), 2 * A + 5 * eye)
+    assert torch.allclose(H.shift(1).restrict("w").dense(), H.restrict("w").shift(1).dense())
+    assert torch.allclose(H.block_diagonal().shift(1).dense(), H.shift(1).block_diagonal().dense())
+    assert H.shift(1).plan(4).products == 4 and H.shift(1).layout == LAYOUT
+
+
 def test_restriction_split_and_flatten() -> None:
     H = la.Dense(A, LAYOUT)
     assert torch.equal(H.restrict("w").dense(), A[:4, :4])
@@ -79,6 +91,8 @@ def test_a_matrix_is_copied() -> None:
         ),
         (lambda: la.Dense(A) + la.Dense(B.float()), OperandError, ["float64", "float32"]),
         (lambda: la.Dense(A) * float("nan"), ArgumentError, ["factor", "nan", "finite"]),
+        (lambda: la.Dense(A).shift(float("inf")), ArgumentError, ["by", "inf", "finite", "1e-3"]),
+        (lambda: la.Dense(A).shift("1"), ArgumentError, ["by", "'1'", "finite"]),  # type: ignore[arg-type]
         (lambda: la.Dense(A, LAYOUT).restrict("weight"), ParameterError, ["'weight'", "['w', 'b']", "glob"]),
         (lambda: la.Dense(A, LAYOUT).split(torch.ones(4)), OperandError, ["vector", "(6,)", "(4,)"]),
         (lambda: la.Dense(A, LAYOUT).flatten({"w": torch.ones(2, 2)}), OperandError, ["b", "(2,)", "nothing"]),
