@@ -136,7 +136,7 @@ def _parts(term: Term, objective: Objective, apart: Callable | None) -> Parts:
     with _Count() as count:
         outcome = output(objective.leaves)
         mean = scalar(criterion(outcome), term.name, objective.name)
-    watch.check()
+    watch.check(partial(term.loss, objective.leaves))
     if apart is not None and isinstance(term.target, Tensor) and objective.weighting is not None:
         divisors = _divisors(objective.weighting, term)
         values = partial(_examples, output, apart, term.target, len(divisors))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError
 from .base import Operator, Plan
 from .engine import Curvature, start
-from .layout import Selection
+from .layout import Selection, out_of_reach
 from .objective import Objective, of_model
 
 
@@ -71,6 +71,11 @@ class Bound(Operator):
         """The operations that were rerouted, in words, because PyTorch's default has no right second derivative."""
         return tuple(sorted(self._switched))
 
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """The chosen parameters that the loss does not depend on; their rows are zero."""
+        return self._start.unreached
+
     def _multiply(self, vectors: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
             return self._start.engine.multiply(vectors.clone() if vectors.is_inference() else vectors)
@@ -92,7 +97,8 @@ class Bound(Operator):
         notes.append(f"{self._start.batches} batch" + "es" * (self._start.batches != 1))
         if self.batch_stats:
             notes.append(f"batch_stats={self.batch_stats!r}")
-        return f"{type(self).__name__}({', '.join(notes + list(self.switched))})"
+        notes += self.switched
+        return f"{type(self).__name__}({', '.join(notes)}{out_of_reach('loss', self.unreached)})"
 
 
 def _memory(device: torch.device) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler
 
 from ..errors import DataError
 
@@ -32,6 +33,12 @@ class Batches:
             raise DataError("data", "a batch or a re-iterable of batches", type(data).__name__, _REMEDY)
         self.batches: Iterable = [data] if _is_batch(data) else data
         self.dtype, self.device, self.cast = dtype, device, cast
+
+    @property
+    def name(self) -> str:
+        """What messages call the data."""
+        shuffles = isinstance(getattr(self.batches, "sampler", None), RandomSampler)
+        return "data (a DataLoader that shuffles)" if shuffles else "data"
 
     def __len__(self) -> int:
         """Number of batches, 0 where it is not known."""

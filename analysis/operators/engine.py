@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -43,6 +43,7 @@ class Start:
     value: float
     gradient: Tensor
     batches: int
+    unreached: tuple[str, ...]  # parameters that no batch's loss depends on
 
 
 Parts = Sequence[Tensor | None]
@@ -82,11 +83,13 @@ def start(objective: Objective, cap: int, curvature: Curvature) -> Start:
     theta = list(objective.leaves.values())
     gradient = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
     graphs: list[tuple[float, Graph]] = []
+    unreached = set(range(len(theta)))
     retain, held, value, total, batches, reason = cap > 0, 0, 0.0, 0.0, 0, ""
     for batches, term in enumerate(objective.terms(), 1):
         watch = Watch(objective.name, objective.buffers, objective.fixed, objective.device)
         loss, parts, graph = _record(curvature, term, objective, retain, graphs)
-        watch.check()
+        watch.check(partial(term.loss, objective.leaves))
+        unreached -= {place for place, part in enumerate(parts) if part is not None}
         value += term.weight * float(loss.detach())
         total += term.weight
         gradient.add_(flat(parts, theta, 1)[0], alpha=term.weight)
@@ -108,7 +111,8 @@ def start(objective: Objective, cap: int, curvature: Curvature) -> Start:
         if retain
         else Fresh(objective, gradient, divisor, curvature, reason)
     )
-    return Start(engine, value / divisor, gradient, batches)
+    names = tuple(objective.layout.names[place] for place in sorted(unreached))
+    return Start(engine, value / divisor, gradient, batches, names)
 
 
 def _record(
@@ -271,10 +275,11 @@ class Fresh:
         gap, scale = (gradient - self.gradient).norm(), self.gradient.norm()
         if bool(gap > torch.finfo(gradient.dtype).eps ** 0.5 * scale + torch.finfo(gradient.dtype).eps):
             raise DataError(
-                "data",
+                self.objective.source,
                 "the same batches on every pass",
                 f"a gradient that moved by {float(gap / scale):.2g} of its norm since construction",
-                "Fix the augmentation, or pass a list of batches; with batch_stats='batch', do not shuffle.",
+                "Pass a list of batches. Else fix the augmentation, and do not shuffle where the order of the examples "
+                "tells: with drop_last, or with BatchNorm and batch_stats='batch'.",
             )
 
 

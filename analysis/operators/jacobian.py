@@ -14,7 +14,7 @@ from ..errors import LossError, OperandError
 from .data import call, fit
 from .differentiable import Differentiable
 from .engine import flat, no_slow_vmap
-from .layout import Layout, Selection
+from .layout import Layout, Selection, out_of_reach
 from .linearised import Linearised
 from .per_example import Recorder
 from .snapshot import Watch, choose, leaves, snapshot
@@ -67,7 +67,7 @@ class Jacobian:
             self._call, self._given, self._parameters = partial(functional_call, private), given, parameters
             with Differentiable(switched), Recorder(list(parameters.values())) as recorder:
                 output = call(lambda *a, **k: self._call(parameters, a, k), given)
-            watch.check()
+            watch.check(lambda: call(lambda *a, **k: self._call(parameters, a, k), given))
             self._output, self._uses = self._checked(output), recorder.uses
             self._linearised = Linearised([self._output], list(parameters.values()))
 
@@ -99,8 +99,14 @@ class Jacobian:
     def __matmul__(self, other: Tensor) -> Tensor:
         return _product(other, self.shape[1], self.dtype, self.device, self._push)
 
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """The chosen parameters that the output does not depend on; their columns are zero."""
+        return tuple(name for i, name in enumerate(self.layout.names) if i not in self._linearised.active)
+
     def __repr__(self) -> str:
-        return f"Jacobian({self.shape[0]} × {self.shape[1]}, {self.dtype}, {self.device})"
+        notes = f"{self.shape[0]} × {self.shape[1]}, {self.dtype}, {self.device}"
+        return f"Jacobian({notes}{out_of_reach('output', self.unreached)})"
 
     def _push(self, rows: Tensor) -> Tensor:
         """(k, P) → (k, M)."""

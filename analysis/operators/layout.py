@@ -23,6 +23,12 @@ def matches(name: str, selection: Selection) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def out_of_reach(what: str, names: Sequence[str]) -> str:
+    """A remark for a repr on the parameters that a loss or an output does not depend on."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f", {what} independent of {', '.join(names[:3])}{more}" if names else ""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Names and shapes of the parameters, in the order in which they fill a flat vector.

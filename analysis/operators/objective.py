@@ -43,7 +43,8 @@ class Objective:
     r"""L(θ) = Σ_b w_b ℓ_b(θ) / Σ_b w_b (undivided for sums), at the leaves θ.
 
     ``terms()`` walks the batches; a forward pass must leave ``buffers`` and ``fixed`` parameters alone; ``switched``
-    fills with the operations that had to be rerouted; ``parts`` is the number of batches where known, else 0.
+    fills with the operations that had to be rerouted; ``parts`` is the number of batches where known, else 0; messages
+    call the data ``source``.
     """
 
     def __init__(self, name: str, parameters: Parameters, terms: Callable[[], Iterator[Term]]) -> None:
@@ -55,7 +56,7 @@ class Objective:
         self.fixed = parameters
         self.switched: set[str] = set()
         self.batch_stats: str | None = None
-        self.divide, self.parts = True, 1
+        self.divide, self.parts, self.source = True, 1, "data"
         self.weighting: Weighting | None = None
 
     def terms(self) -> Iterator[Term]:
@@ -141,7 +142,7 @@ def of_model(
     objective = Objective(weighting.name, parameters, terms)
     objective.buffers, objective.fixed = dict(private.named_buffers()), dict(private.named_parameters())
     objective.batch_stats = chosen_stats
-    objective.divide, objective.parts = not weighting.total, len(batches)
+    objective.divide, objective.parts, objective.source = not weighting.total, len(batches), batches.name
     objective.weighting = weighting
     return objective
 

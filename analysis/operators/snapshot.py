@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from ..errors import ArgumentError, LossError, ModelStateError, ParameterError
 from .layout import Selection, matches
@@ -112,6 +114,10 @@ def leaves(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             given = str(tensor.dtype) if isinstance(tensor, Tensor) else type(tensor).__name__
             remedy = "Leave it out with params=…, or store it as a buffer."
+            if isinstance(tensor, Tensor) and tensor.is_complex():
+                remedy = (
+                    "A real loss has no complex Hessian: store real and imaginary parts, use torch.view_as_complex."
+                )
             raise ParameterError(name, "a real floating-point tensor", given, remedy)
         if tensor.dtype != reference.dtype:
             remedy = "Pass dtype=torch.float32 or torch.float64: it casts a copy."
@@ -139,19 +145,40 @@ class Watch:
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         return [torch.get_rng_state(), *cuda]
 
-    def check(self) -> None:
-        """Raise if the state has moved; the global generators are put back."""
-        if not all(torch.equal(a, b) for a, b in zip(self.random, self._generators(), strict=True)):
+    def _moved(self, before: list[Tensor]) -> bool:
+        return not all(torch.equal(a, b) for a, b in zip(before, self._generators(), strict=True))
+
+    def check(self, run: Callable[[], Any]) -> None:
+        """Raise if the state has moved, naming what moved it in a second ``run``; the global generators are put back."""
+        if self._moved(self.random):
+            name = self._drawing(run) or self.name
             torch.set_rng_state(self.random[0])
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(self.random[1], self.device)
             remedy = "Call model.eval(), or draw the noise beforehand and pass it as an input."
-            raise ModelStateError(self.name, "a deterministic forward pass", "one that draws random numbers", remedy)
+            raise ModelStateError(name, "a deterministic forward pass", "one that draws random numbers", remedy)
         changed = [k for k, (now, old) in self.buffers.items() if not torch.equal(now.nan_to_num(), old.nan_to_num())]
         changed += [key for key, (tensor, version) in self.versions.items() if tensor._version != version]
         if changed:
             remedy = "Call model.eval(), and drop options such as max_norm that change tensors in the forward pass."
             raise ModelStateError(changed[0], "a forward pass that changes no state", "one that changes it", remedy)
+
+    def _drawing(self, run: Callable[[], Any]) -> str | None:
+        """The innermost module that moves a global generator in its forward pass, if one does."""
+        names, before, found = dict[nn.Module, str](), list[list[Tensor]](), list[str]()
+
+        def enter(module: nn.Module, args: Any) -> None:
+            if not names:  # the model itself comes first
+                names.update({part: name for name, part in module.named_modules()})
+            before.append(self._generators())
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            if self._moved(before.pop()):
+                found.append(f"{names.get(module) or 'model'} ({type(module).__name__})")
+
+        with register_module_forward_pre_hook(enter), register_module_forward_hook(leave):
+            run()
+        return found[0] if found else None
 
 
 def scalar(loss: Any, name: str, culprit: str) -> Tensor:
