@@ -14,6 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from ..errors import ArgumentError, OperandError
+from .export import as_linear_operator
 from .layout import Layout, Selection
 
 
@@ -128,13 +129,7 @@ class Operator(ABC):
 
     def to_scipy(self) -> LinearOperator:
         """A ``scipy.sparse.linalg.LinearOperator`` on NumPy arrays (moved to the device and back)."""
-
-        def product(array: np.ndarray) -> np.ndarray:
-            operand = torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
-            return (self @ operand).cpu().numpy()
-
-        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
-        return LinearOperator(self.shape, matvec=product, matmat=product, rmatvec=product, rmatmat=product, dtype=dtype)
+        return as_linear_operator(self, self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.shape[0]} × {self.shape[1]}, {self.dtype}, {self.device})"
@@ -289,5 +284,8 @@ def as_operator(candidate: Any) -> Operator:
     """The candidate itself if it is an operator; else an error that says how to make one."""
     if isinstance(candidate, Operator):
         return candidate
-    remedy = "Build one with la.Hessian(model, loss, data), or wrap a symmetric matrix with la.Dense(matrix)."
+    remedy = (
+        "Build one with la.Hessian(model, loss, data), or wrap a symmetric matrix with la.Dense(matrix); "
+        "of a Jacobian J take la.NTK, which is J Jᵀ."
+    )
     raise OperandError("operator", "a lemmata operator", type(candidate).__name__, remedy)

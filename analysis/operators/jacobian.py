@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -14,6 +15,7 @@ from ..errors import LossError, OperandError
 from .data import call, fit
 from .differentiable import Differentiable
 from .engine import flat, no_slow_vmap
+from .export import as_linear_operator
 from .layout import Layout, Selection, out_of_reach
 from .linearised import Linearised
 from .per_example import Recorder
@@ -121,6 +123,14 @@ class Jacobian:
         with no_slow_vmap():
             return flat(self._linearised.pull([given], k > 1), self._linearised.theta, k)
 
+    def split(self, vector: Tensor) -> dict[str, Tensor]:
+        """A flat vector (P,) as a dictionary of tensors by parameter name."""
+        return self.layout.split(vector)
+
+    def to_scipy(self) -> LinearOperator:
+        """A ``scipy.sparse.linalg.LinearOperator`` on NumPy arrays, whose adjoint is Jᵀ."""
+        return as_linear_operator(self, self.T)
+
     def dense(self, block: int = 32) -> Tensor:
         """The matrix (M, P), from M products with Jᵀ taken ``block`` at a time."""
         eye = torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
@@ -131,11 +141,15 @@ class TransposedJacobian:
     """Jᵀ of a :class:`Jacobian`, (P, M)."""
 
     def __init__(self, jacobian: Jacobian) -> None:
-        self.T = jacobian
+        self.T, self.dtype, self.device = jacobian, jacobian.dtype, jacobian.device
         self.shape = jacobian.shape[::-1]
 
     def __matmul__(self, other: Tensor) -> Tensor:
-        return _product(other, self.shape[1], self.T.dtype, self.T.device, self.T._pull)
+        return _product(other, self.shape[1], self.dtype, self.device, self.T._pull)
+
+    def to_scipy(self) -> LinearOperator:
+        """A ``scipy.sparse.linalg.LinearOperator`` on NumPy arrays, whose adjoint is J."""
+        return as_linear_operator(self, self.T)
 
     def dense(self, block: int = 32) -> Tensor:
         """The matrix (P, M)."""
