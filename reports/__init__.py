@@ -7,7 +7,7 @@
 from .bibliography import known_keys
 from .compile import write_index, write_study
 from .figures import evidence, literal, render
-from .record import Arm, Claim, Figure, MissingSourceError, Point, ReportError, Study, Surface, to_json
+from .record import Arm, Claim, Figure, MissingSourceError, Point, ReportError, Study, Surface, Table, to_json
 
 __all__ = [
     "Arm",
@@ -18,6 +18,7 @@ __all__ = [
     "ReportError",
     "Study",
     "Surface",
+    "Table",
     "evidence",
     "known_keys",
     "literal",

@@ -97,5 +97,13 @@ def _navigation(data: dict[str, Any]) -> str:
         f"<span>{escape(claim['title'])}</span></a></li>"
         for claim in data["claims"]
     )
+    tables = "".join(
+        f'<li><a href="#{table["anchor"]}"><span>{escape(table["title"])}</span></a></li>' for table in data["tables"]
+    )
+    first, last = (
+        ('<li><a href="#summary">Claims at a glance</a></li>', '<li><a href="#environment">Environment</a></li>')
+        if claims or not tables
+        else ("", "")
+    )
     end = '<li><a href="#references">References</a></li>' if data["cites"] else ""
-    return f'<p class="here">{escape(data["name"])}</p><ol><li><a href="#summary">Claims at a glance</a></li>{claims}<li><a href="#environment">Environment</a></li>{end}</ol>'
+    return f'<p class="here">{escape(data["name"])}</p><ol>{first}{claims}{tables}{last}{end}</ol>'

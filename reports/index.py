@@ -16,13 +16,14 @@ Entries = Sequence[tuple[Study, str]]
 def body(entries: Entries, note: str) -> str:
     """Heading, counts, note, filter, and a table of claims for each study."""
     claims = [claim for study, _ in entries for claim in study.claims]
-    profiles = ", ".join(sorted({text(study.profile) for study, _ in entries})) or "none"
-    dates = sorted({study.date[:10] for study, _ in entries})
+    judged = [study for study, _ in entries if study.claims]
+    profiles = ", ".join(sorted({text(study.profile) for study in judged})) or "none"
+    dates = sorted({study.date[:10] for study in judged})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else ""
     byline = " · ".join(
         part
         for part in (
-            f"{_count(len(entries), 'study', 'studies')}",
+            f"{_count(len(judged), 'study', 'studies')}",
             _count(len(claims), "claim", "claims"),
             f"profile {profiles}",
             when,
@@ -74,15 +75,25 @@ def _filter(claims: Sequence[Claim]) -> str:
 
 
 def _study(study: Study, stem: str) -> str:
+    title = escape(text(study.title) or text(study.name))
+    about = " · ".join(
+        filter(None, [text(study.name), study.date[:10], study.profile and f"profile {text(study.profile)}"])
+    )
+    summary = counts(study) if study.claims or not study.tables else "; ".join(text(table.title) for table in study.tables)
+    return (
+        f'<section class="{"study" if study.claims else "measured"}" id="study-{stem}" aria-label="{title}"><h2><a href="{stem}.html">{title}</a></h2>'
+        f'<p class="byline">{escape(about)} · <a href="{stem}.html">HTML</a> · <a href="{stem}.pdf">PDF</a></p><p class="muted">{escape(summary)}</p>'
+        f"{_claims(study, stem, title) if study.claims else ''}</section>"
+    )
+
+
+def _claims(study: Study, stem: str, title: str) -> str:
     anchors = anchors_of([claim.id for claim in study.claims])
     rows = "".join(_row(claim, f"{stem}.html#{anchor}") for claim, anchor in zip(study.claims, anchors, strict=True))
-    title = escape(text(study.title) or text(study.name))
     head = "".join(f'<th scope="col" class="text">{name}</th>' for name in ("Claim", "Measured", "Verdict"))
-    about = f"{text(study.name)} · {study.date[:10]} · profile {text(study.profile)}"
     return (
-        f'<section class="study" id="study-{stem}" aria-label="{title}"><h2><a href="{stem}.html">{title}</a></h2>'
-        f'<p class="byline">{escape(about)} · <a href="{stem}.html">HTML</a> · <a href="{stem}.pdf">PDF</a></p><p class="muted">{escape(counts(study))}</p>'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Claims of {title}"><table class="claims"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Claims of {title}"><table class="claims"><thead>'
+        f"<tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -101,9 +101,20 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table beside the claims: heads, and rows of text, numbers or None; `note` says in plain words what it holds."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | None, ...], ...]
+
+
+@dataclass(frozen=True)
 class Study:
     """One study: everything its report shows. `date` is the ISO date of the run, from the ledger, never from now.
 
+    A page of measurements is a study without claims, whose `profile` is "".
     `bibliography` is BibTeX text of the study's own (a `references.bib` beside a user's file), added to the lab's.
     """
 
@@ -115,6 +126,7 @@ class Study:
     date: str
     profile: str
     bibliography: str = ""
+    tables: tuple[Table, ...] = ()
 
 
 def to_json(record: Any) -> Any:

@@ -14,7 +14,19 @@ from .bibliography import merged
 from .figures import check_columns, evidence
 from .markup import citations, clean, looks_like_key, with_alternatives
 from .numerals import digest, duration, interval, number, to_csv
-from .record import OUTCOMES, VERDICTS, Arm, Claim, Figure, MissingSourceError, Point, ReportError, Study, Surface
+from .record import (
+    OUTCOMES,
+    VERDICTS,
+    Arm,
+    Claim,
+    Figure,
+    MissingSourceError,
+    Point,
+    ReportError,
+    Study,
+    Surface,
+    Table,
+)
 from .surface import for_canvas, still
 
 SYMBOLS = {"SUPPORTED": "✓", "REFUTED": "✗", "INCONCLUSIVE": "?", "DEPENDS": "⇄", "INVALID": "!"}
@@ -47,19 +59,20 @@ def view_of(study: Study) -> View:
     cited = cited_keys(study, known)
     anchors = anchors_of([claim.id for claim in study.claims])
     when = f"{day.day} {day:%B} {day.year}"
+    profile = f"profile {text(study.profile)}" if study.profile else ""
     view.data = {
         "title": text(study.title) or text(study.name) or "Untitled study",
         "name": text(study.name),
         "date": [day.year, day.month, day.day],
-        "when": when,
-        "profile": f"profile {text(study.profile)}",
-        "byline": f"{text(study.name)} · {when} · profile {text(study.profile)}",
+        "when": " · ".join(filter(None, [when, profile])),
+        "byline": " · ".join(filter(None, [text(study.name), when, profile])),
         "description": f"Report of the study {text(study.name)}: claims, measured verdicts and controls.",
         "abstract": _prose(view, study.abstract, known),
         "counts": counts(study),
         "most_rows": MOST_ROWS,
         "environment": [[text(key), text(value)] for key, value in study.environment],
         "cites": bool(cited),
+        "tables": [_shown(view, table, f"table-{place}") for place, table in enumerate(study.tables, 1)],
     }
     view.data["claims"] = [
         _claim(view, claim, index, anchor, known)
@@ -276,9 +289,28 @@ def _table(view: View, stem: str, columns: Any, what: str) -> dict[str, Any]:
     }
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, digits: int = 6) -> str:
     value = value.item() if hasattr(value, "item") else value
-    return number(value, 6) if isinstance(value, float) else text(value)
+    return "" if value is None else number(value, digits) if isinstance(value, float) else text(value)
+
+
+def _shown(view: View, table: Table, anchor: str) -> dict[str, Any]:
+    """A table with its download; a column of numbers is set right, the first column names the rows."""
+    if any(len(row) != len(table.columns) for row in table.rows):
+        raise ReportError(f"table {table.title!r}: every row needs {len(table.columns)} cells, one for each column.")
+    columns = {name: [row[place] for row in table.rows] for place, name in enumerate(table.columns)}
+    kinds = [
+        "k" if not place else "r" if all(isinstance(cell, int | float | None) for cell in column) else "l"
+        for place, column in enumerate(columns.values())
+    ]
+    return {
+        "anchor": anchor,
+        "title": text(table.title),
+        "note": text(table.note),
+        "columns": [[text(name), kind] for name, kind in zip(columns, kinds, strict=True)],
+        "rows": [[_cell(cell, 3) for cell in row] for row in table.rows],
+        "file": _table(view, anchor, columns, text(table.title)),
+    }
 
 
 def anchors_of(ids: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from lemmata.reports.bibliography import known_keys
+from lemmata.reports.record import Table
 
 from . import STUDIES
 from .errors import ClaimError
@@ -23,7 +24,19 @@ from .predictions import AtLeast, AtMost, Distributed, Equals, Scales
 if TYPE_CHECKING:
     from .verdict import Result
 
-__all__ = ["AtLeast", "AtMost", "Claim", "Distributed", "Equals", "Grid", "Scales", "Task", "claim", "trial_seed"]
+__all__ = [
+    "AtLeast",
+    "AtMost",
+    "Claim",
+    "Distributed",
+    "Equals",
+    "Grid",
+    "Scales",
+    "Table",
+    "Task",
+    "claim",
+    "trial_seed",
+]
 
 Profile = Literal["quick", "full"]
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

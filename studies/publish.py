@@ -15,13 +15,17 @@ from lemmata.reports import figures, record
 from .claim import Claim, Draw, Profile
 from .errors import StudyError
 from .judgement import Finding, Judgement, number
+from .measurements import measured
 from .session import Judged
 from .verdict import Result, headline, label, samples_of, varying, worst_of
 
 
 def publish(studies: Sequence[Judged], folder: Path) -> list[Path]:
-    """Write every study's HTML and PDF, the index and ``verdicts.json``; files whose bytes stay the same are left alone."""
-    records = [study_record(judged) for judged in studies]
+    """Write every study's HTML and PDF, the index and ``verdicts.json``; files whose bytes stay the same are left alone.
+
+    Benchmarks that were written to ``measurements/`` in the folder get a page of their own.
+    """
+    records = [*(study_record(judged) for judged in studies), *measured(folder / "measurements")]
     written = [path for made in records for path in pages.write_study(made, folder)]
     index = pages.write_index(records, folder, note=chance_note(studies))
     _write_if_new(folder / "verdicts.json", json.dumps(verdicts(studies), indent=1, ensure_ascii=False) + "\n")
@@ -88,6 +92,7 @@ def study_record(judged: Judged) -> record.Study:
         date=judged.date[:10],
         profile=judged.entry.profile,
         bibliography=_own_bibliography(judged.entry.origin),
+        tables=study.tables,
     )
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import final
 
+from lemmata.reports.record import Table
+
 from . import STUDIES
 from .claim import Claim
 from .errors import ClaimError, StudyError, UnknownName
@@ -22,13 +24,14 @@ from .errors import ClaimError, StudyError, UnknownName
 @final
 @dataclass(frozen=True)
 class Study:
-    """A study's name, words and claims, in the order of its file."""
+    """A study's name, words and claims, in the order of its file, and the tables of its ``TABLES`` if it has any."""
 
     name: str
     origin: str
     title: str
     abstract: str
     claims: tuple[Claim, ...]
+    tables: tuple[Table, ...]
 
 
 @cache
@@ -55,7 +58,8 @@ def load(origin: str) -> Study:
         raise ClaimError(f"{origin} holds no claim: decorate a trial with @claim(...) from lemmata.studies.claim.")
     first, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n")
     name = next(iter(claims.values())).study
-    return Study(name, origin, first.strip().removesuffix(".") or name, rest.strip(), tuple(claims.values()))
+    title = first.strip().removesuffix(".") or name
+    return Study(name, origin, title, rest.strip(), tuple(claims.values()), tuple(getattr(module, "TABLES", ())))
 
 
 def _imported(origin: str) -> ModuleType:

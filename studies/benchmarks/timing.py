@@ -6,7 +6,8 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,24 @@ from lemmata.studies.environment import processor
 Contender = Callable[[], Any]
 
 
-def options(description: str, arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line and set the threads, the seed and the handling of tiny numbers."""
+def options(description: str, arguments: list[str] | None, parts: Sequence[str] = ()) -> argparse.Namespace:
+    """Read the command line and set the threads, the seed and the handling of tiny numbers.
+
+    Where a benchmark has parts, ``--only products,trace`` chooses some of them; ``only`` lists those to run.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=11, help="rounds, at least 7")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    if parts:
+        parser.add_argument("--only", default=",".join(parts), help=f"some of {','.join(parts)}; all by default")
     given = parser.parse_args(arguments)
+    if parts:
+        given.only = given.only.split(",")
+        unknown = [part for part in given.only if part not in parts]
+        if unknown:
+            parser.error(f"argument --only: some of {','.join(parts)}, given {','.join(unknown)}")
     if given.repeats < 7:
         parser.error(f"argument --repeats: at least 7 rounds, given {given.repeats}")
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -36,10 +47,18 @@ def options(description: str, arguments: list[str] | None) -> argparse.Namespace
 
 
 def environment(device: str, repeats: int) -> dict[str, Any]:
-    """What the figures depend on."""
+    """When and on what the figures were measured."""
+    today = datetime.now(UTC).date().isoformat()
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
     threads = torch.get_num_threads()
-    return {"torch": torch.__version__, "device": device, "name": name, "threads": threads, "rounds": repeats}
+    return {
+        "date": today,
+        "torch": torch.__version__,
+        "device": device,
+        "name": name,
+        "threads": threads,
+        "rounds": repeats,
+    }
 
 
 def timed(contender: Contender, device: str, calls: int = 1) -> float:
@@ -64,6 +83,20 @@ def interleaved(
     if seconds:
         calls = {name: math.ceil(seconds / timed(call, device)) for name, call in contenders.items()}
     return [{name: timed(call, device, calls[name]) for name, call in contenders.items()} for _ in range(repeats)]
+
+
+def affordable(
+    contenders: Mapping[str, Contender], device: str, repeats: int, budget: float
+) -> list[dict[str, float]]:
+    """As many interleaved rounds as take ``budget`` seconds, at most ``repeats``; if not two, the first calls are the round.
+
+    A call that takes seconds has no need to be called before it is timed.
+    """
+    first = {name: timed(call, device) for name, call in contenders.items()}
+    rounds = min(repeats, int(budget / max(sum(first.values()), 1e-9)))
+    if rounds < 2:
+        return [first]
+    return [{name: timed(call, device) for name, call in contenders.items()} for _ in range(rounds)]
 
 
 def write(path: Path | None, about: dict[str, Any], **tables: list[dict[str, Any]]) -> None:
