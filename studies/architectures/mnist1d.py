@@ -229,7 +229,7 @@ def draw_families(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
 @claim(
     source=("greydanus2024scaling", "elman1990finding", "vaswani2017attention", "gu2022s4d", "chen2018neural"),
     predicts=AtLeast(0.1),
-    quick=Grid(model=["lstm", "neural ode"], steps=[300], seeds=5),
+    quick=Grid(model=["lstm", "neural ode"], steps=[300], seeds=3),
     full=Grid(model=["rnn", "lstm", "state space", "transformer", "neural ode"], steps=[1000], seeds=5),
     controls={"a hidden layer: logistic regression": dict(model="logistic")},
     figures=(draw_families,),

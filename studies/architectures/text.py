@@ -270,7 +270,7 @@ def draw_context(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
         "shannon1951prediction",
     ),
     predicts=AtLeast(0.01),
-    quick=Grid(model=["lstm"], size=["small"], order=[4], seeds=5),
+    quick=Grid(model=["lstm"], size=["small"], order=[4], seeds=3),
     full=Grid(model=["lstm", "gru", "gpt"], size=["large"], order=[5], seeds=5),
     controls={
         "structure: characters shuffled": dict(shuffled=True),
