@@ -12,9 +12,8 @@ import numpy as np
 #: Beyond this many standard deviations the Gaussian density is below 1e-31.
 REACH = 12.0
 _ORDER = 20  # nodes of a panel
-_FINEST = (
-    1 / 20
-)  # the narrowest panels: functions that bend on the scale 1 are resolved up to a standard deviation of 20
+#: The narrowest panels: functions that bend on the scale 1 are resolved up to a standard deviation of 20.
+_FINEST = 1 / 20
 
 Function = Callable[[np.ndarray], np.ndarray]
 
