@@ -85,7 +85,7 @@ def test_squared_error_is_half_the_mean_over_examples_of_the_sum():
 # Edge of stability
 
 GD = dict(eta=0.3, steps=240, examples=100)
-HB = dict(beta=0.5, eta=0.3, steps=300, examples=100)
+HB = dict(beta=0.5, eta=0.36, steps=400, examples=100)
 
 
 def test_sharpness_is_the_curvature_of_the_gradient_along_its_direction():
