@@ -28,6 +28,7 @@ STUDIES: tuple[str, ...] = (
     "curvature/mode_connectivity",
     "curvature/stochastic_gradients",
     "curvature/solution_sets",
+    "gradient_flow/finite_width",
     "approximation/depth",
     "approximation/polynomials",
     "approximation/regions",
