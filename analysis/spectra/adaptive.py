@@ -40,8 +40,8 @@ class Adaptive:
         \|A\|_F^2 = 2 \|AQ\|_F^2 - \|Q^\top A Q\|_F^2 + E\,\|Bz\|^2, \qquad B = (I - QQ^\top) A (I - QQ^\top)
 
     Q is an orthonormal basis of images A z of earlier probes (Hutch++). It grows, ten vectors at a time, while a growth
-    spares more products than it costs; then the number of fresh probes grows by half until the interval is narrow
-    enough. Probes that shaped Q are not used again, so that the samples are independent of it. Where P unit vectors
+    spares more products than it costs; then the number of fresh probes grows by half until the half-width of the
+    interval is at most ``tol`` times the value, or ``enough``. Probes that shaped Q are not used again, so that the samples are independent of it. Where P unit vectors
     are cheaper than the probes that are still missing, they give the sum exactly.
     """
 
@@ -54,9 +54,10 @@ class Adaptive:
         seed: int,
         block: int,
         offset: float = 0.0,
+        enough: float = 0.0,
     ) -> None:
         self.operator, self.form, self.tol, self.budget, self.block = operator, form, tol, budget, block
-        self.offset, self.size = offset, operator.shape[0]
+        self.offset, self.enough, self.size = offset, enough, operator.shape[0]
         self.probes = Probes(operator, seed)
         self.basis = torch.empty(0, self.size, dtype=operator.dtype, device=operator.device)
         self.known, self.matvecs, self.rounding, self.scale, self.rank = 0.0, 0, 0.0, 0.0, 1.0
@@ -78,7 +79,8 @@ class Adaptive:
 
     def _may_grow(self, need: float) -> bool:
         room = min(_RANK, self.size // 4) - len(self.basis)
-        return need > _WORTH[self.rank > _FEW] and room >= FIRST and self.budget - self.matvecs >= 3 * FIRST
+        left = min(self.budget, self._cost_of_exact()) - self.matvecs
+        return need > _WORTH[self.rank > _FEW] and room >= FIRST and left >= 3 * FIRST
 
     def _finish(self, samples: Tensor) -> Mean:
         for count in looks(self.budget - self.matvecs + len(samples)):
@@ -87,7 +89,7 @@ class Adaptive:
             missing = self._need(samples) - count
             if missing <= 0:
                 break
-            if self.size <= min(missing, self.budget - self.matvecs):
+            if self._cost_of_exact() <= min(missing, self.budget - self.matvecs):
                 return self._exact()
         mean, stderr = moments(samples, self.rank)
         method = "Hutch++" if len(self.basis) else "Hutchinson"
@@ -98,7 +100,7 @@ class Adaptive:
         """How many probes the tolerance takes, judged from these samples."""
         mean, stderr = moments(samples, self.rank)
         half = float(stats.t.ppf(0.975, len(samples) - 1)) * stderr
-        aim = max(self.tol * abs(self.offset + self.known + mean), self.rounding)
+        aim = max(self.tol * abs(self.offset + self.known + mean), self.rounding, self.enough)
         return 0.0 if half <= aim else (len(samples) * (half / aim) ** 2 if aim else inf)
 
     def _effective_rank(self, images: Tensor) -> float:
@@ -139,6 +141,10 @@ class Adaptive:
 
     def _outside(self, rows: Tensor) -> Tensor:
         return rows - (rows @ self.basis.T) @ self.basis
+
+    def _cost_of_exact(self) -> float:
+        """Of :meth:`_exact`, in products."""
+        return self.size
 
     def _exact(self) -> Mean:
         total = torch.zeros((), dtype=torch.float64, device=self.operator.device)

@@ -207,6 +207,12 @@ def gauss_newton_of(operator: Hessian) -> GGN:
     return ggn
 
 
+def gram_cost(operator: Operator) -> tuple[int, int] | None:
+    """Rows and backward passes that :func:`gram_spectrum` takes; None for an operator without structure or one batch."""
+    found = exactly(operator, lambda structure: [len(part.output) * len(part.columns) for part in structure.parts()])
+    return (found[0][0], found[1]) if found and len(found[0]) == 1 else None
+
+
 def gram_spectrum(operator: Operator) -> Tensor:
     r"""All non-zero eigenvalues of a Gauss–Newton matrix, from the Gram matrix of its examples' gradients.
 
