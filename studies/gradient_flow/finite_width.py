@@ -65,8 +65,8 @@ def draw_factors(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
 
 @claim(
     source=("he2015delving", "glorot2010understanding"),
-    predicts=Equals(1, within=0.02),
-    quick=Grid(gain=[1.0, 2.0, 4.0], width=[4, 16, 64], depth=[6], units=[32000], seeds=8),
+    predicts=Equals(1, within=0.03),
+    quick=Grid(gain=[1.0, 2.0, 4.0], width=[4, 16, 64], depth=[6], units=[24000], seeds=8),
     full=Grid(gain=[1.0, 2.0, 4.0], width=[4, 16, 64, 256], depth=[20], units=[64000], seeds=20),
     controls={
         "rectifiers: tanh": dict(activation="tanh"),
@@ -102,7 +102,7 @@ def he_variance_preservation(
 @claim(
     source="he2015delving",
     predicts=Equals(1 / 6, within=0.006),
-    quick=Grid(width=[64, 256], depth=[8], nets=[30], seeds=8),
+    quick=Grid(width=[64, 256], depth=[8], nets=[60], seeds=12),
     full=Grid(width=[64, 256, 1024], depth=[20], nets=[40], seeds=12),
     controls={
         "the default of nn.Linear: He's initialisation": dict(default=False),
@@ -189,7 +189,7 @@ LAYERS = {
 @claim(
     source=("hanin2018which", "hanin2020products"),
     predicts=Equals(0, within="0.25*depth/width"),
-    quick=Grid(units=["linear", "relu"], width=[16, 32], depth=[8], nets=[1000], seeds=10),
+    quick=Grid(units=["linear", "relu"], width=[8, 16], depth=[8], nets=[4000], seeds=12),
     full=Grid(units=["linear", "relu"], width=[16, 32, 64], depth=[8, 20], nets=[2000], seeds=20),
     controls=LAYERS,
     figures=(draw_walk,),
@@ -218,7 +218,7 @@ def relu_norm_law(
 @claim(
     source=("hanin2018which", "hanin2020products"),
     predicts=Equals(1, within=0.1),
-    quick=Grid(units=["linear", "relu"], width=[16, 32], depth=[8], nets=[1000], seeds=10),
+    quick=Grid(units=["linear", "relu"], width=[8, 16], depth=[8], nets=[4000], seeds=12),
     full=Grid(units=["linear", "relu"], width=[16, 32, 64], depth=[8, 20], nets=[2000], seeds=20),
     controls=LAYERS,
 )
