@@ -66,7 +66,7 @@ def draw_factors(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
 @claim(
     source=("he2015delving", "glorot2010understanding"),
     predicts=Equals(1, within=0.03),
-    quick=Grid(gain=[1.0, 2.0, 4.0], width=[4, 16, 64], depth=[6], units=[24000], seeds=8),
+    quick=Grid(gain=[1.0, 2.0, 4.0], width=[4, 16, 64], depth=[6], units=[24000], seeds=12),
     full=Grid(gain=[1.0, 2.0, 4.0], width=[4, 16, 64, 256], depth=[20], units=[64000], seeds=20),
     controls={
         "rectifiers: tanh": dict(activation="tanh"),
