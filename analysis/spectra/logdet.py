@@ -21,7 +21,7 @@ from .results import Estimate
 from .structured import gram_cost, gram_spectrum
 
 _SHARE = 0.05  # of the tolerance that a quadrature may take
-_STRIDE = 8  # steps between looks at a quadrature
+_STRIDE = 4  # steps between looks at a quadrature
 _ROWS = 4096  # of a Gram matrix
 
 
@@ -57,7 +57,7 @@ def logdet(
         at_least: a positive number that no eigenvalue is below, such as the damping of a convex loss's GGN. Shifted
             Fisher matrices need none.
 
-    Cost: at least 11 probes of at least 8 steps, a product each; steps grow like the root of the condition number,
+    Cost: at least 11 probes of some ten steps, a product each; steps grow like the root of the condition number,
     times log(1/tol). Memory: (steps + 1) × ``block`` vectors; a dense matrix only where P < ``max_matvecs``.
 
     Assumptions: as for :func:`~lemmata.analysis.trace`; the interval is Student's plus ``bias``, which bounds what
