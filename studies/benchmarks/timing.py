@@ -85,9 +85,7 @@ def interleaved(
     return [{name: timed(call, device, calls[name]) for name, call in contenders.items()} for _ in range(repeats)]
 
 
-def affordable(
-    contenders: Mapping[str, Contender], device: str, repeats: int, budget: float
-) -> list[dict[str, float]]:
+def affordable(contenders: Mapping[str, Contender], device: str, repeats: int, budget: float) -> list[dict[str, float]]:
     """As many interleaved rounds as take ``budget`` seconds, at most ``repeats``; if not two, the first calls are the round.
 
     A call that takes seconds has no need to be called before it is timed.
