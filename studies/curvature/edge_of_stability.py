@@ -73,11 +73,11 @@ class Setting:
 
 
 def draw_sharpness(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
-    """Sharpness rises to the threshold 2/η of its step size and stays there; gradient flow passes it.
+    """Sharpness rises past the threshold 2/η (dashed) of its step size, falls back and stays; gradient flow passes it.
 
-    Largest Hessian eigenvalue against the training step. Each solid line, one for a step size, rises and then levels off at
-    the dashed horizontal line of the same colour, which marks two over the step size. The dotted line of gradient flow, on
-    the same time scale, keeps rising through both.
+    Largest Hessian eigenvalue against the training step. Each solid line, one for a step size, rises past the dashed
+    horizontal line of the same colour, which marks two over the step size, falls back to it and levels off. The dotted
+    line of gradient flow, on the same time scale, keeps rising.
     """
     columns: dict[str, Sequence[float]] = {}
     first = [row for row in rows if row.k == 0]

@@ -132,5 +132,5 @@ def draw_tail(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
     ax.plot(x, found, color="#D55E00", linewidth=1.2, label="estimate")
     ax.step(x, truth, color="#222222", where="mid", label="all eigenvalues")
     ax.set(xscale="log", yscale="log", xlabel="x", ylabel="eigenvalues above x", ylim=(0.5, 1.3 * high.max()))
-    ax.legend(loc="lower left")
+    ax.legend(loc="upper right")
     return {name: values[name].tolist() for name in TAIL}
