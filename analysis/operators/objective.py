@@ -129,6 +129,8 @@ def of_model(
             if weight:
 
                 def output(theta: Parameters, inputs: Any = inputs) -> Any:
+                    if not theta:  # swapping no parameters costs as much as a small network's pass
+                        return call(private, inputs)
                     return call(lambda *a, **k: functional_call(private, theta, a, k), inputs)
 
                 def criterion(outcome: Any, target: Any = target) -> Any:
