@@ -219,9 +219,9 @@ class Shifted(Operator):
     """A + c I."""
 
     def __init__(self, operator: Operator, by: float) -> None:
-        if not isinstance(by, Real) or not np.isfinite(by):
+        self.operator, self.by = operator, float(by) if isinstance(by, Real) else np.nan
+        if not np.isfinite(self.by):
             raise ArgumentError("by", "a finite number", repr(by), "Shift by a finite number, such as 1e-3.")
-        self.operator, self.by = operator, float(by)
         self.layout, self.dtype, self.device = operator.layout, operator.dtype, operator.device
 
     def _multiply(self, vectors: Tensor) -> Tensor:

@@ -67,10 +67,9 @@ class Solution:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Solution:
         """The inverse of :meth:`to_dict`, on the CPU."""
-        rest = dict(record)
-        x = torch.tensor(rest.pop("x"), dtype=getattr(torch, rest.pop("dtype")))
-        norms = {name: torch.tensor(rest.pop(name), dtype=torch.float64) for name in ("residuals", "sizes")}
-        return cls(x, **norms, **rest)
+        x = torch.tensor(record["x"], dtype=getattr(torch, record["dtype"]))
+        residuals, sizes = (torch.tensor(record[name], dtype=torch.float64) for name in ("residuals", "sizes"))
+        return cls(x, residuals, sizes, record["at_least"], record["matvecs"], record["converged"])
 
     def plot(self, ax: Any = None) -> Any:
         """The relative residual of each column, on a logarithmic axis of matplotlib (new axes if None)."""
