@@ -27,9 +27,14 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / (v * v).sum(axes, keepdim=True).sqrt())
 
 
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    return F.relu6(input + 3) / 6
+
+
 _REWRITTEN: dict[Callable, tuple[str, Callable]] = {
     F.mse_loss: ("mse_loss: written out", _mse),
     torch._weight_norm: ("weight_norm: written out", _weight_norm),
+    F.hardsigmoid: ("hardsigmoid: written out", _hardsigmoid),
 }
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 _VF: Any = torch._C._VariableFunctions
@@ -49,8 +54,8 @@ def _disabled(backend: Any) -> Iterator[None]:
 class Differentiable(TorchFunctionMode):
     """While active, the model's forward pass uses only operations that have a right second derivative.
 
-    - ``F.mse_loss`` and ``torch._weight_norm`` are written out: the first breaks under forward mode, the double
-      backward of the second is wrong.
+    - ``F.mse_loss``, ``torch._weight_norm`` and ``F.hardsigmoid`` are written out: the first breaks under forward
+      mode, the double backward of the second is wrong, the third has none.
     - attention runs on the MATH kernel: the fused ones have no second derivative.
     - recurrent layers run with mkldnn and cuDNN off, for the same reason.
 

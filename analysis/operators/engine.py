@@ -168,7 +168,7 @@ def explained(objective: Objective) -> Iterator[None]:
         with within_memory(objective.name):
             yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".")
         if "inplace operation" in reason:
             remedy = "Build the operator again after changing its data in place."
             raise DataError("data", "tensors as they were at construction", reason, remedy) from error
@@ -272,8 +272,8 @@ class Fresh:
         return result
 
     def _same(self, gradient: Tensor) -> None:
-        gap, scale = (gradient - self.gradient).norm(), self.gradient.norm()
-        if bool(gap > torch.finfo(gradient.dtype).eps ** 0.5 * scale + torch.finfo(gradient.dtype).eps):
+        gap, scale, eps = (gradient - self.gradient).norm(), self.gradient.norm(), torch.finfo(gradient.dtype).eps
+        if bool(gap > max(eps**0.5, 1e-6) * scale + eps):  # a model that computes in float32 inside rounds at 1e-7
             raise DataError(
                 self.objective.source,
                 "the same batches on every pass",

@@ -118,7 +118,7 @@ class GaussNewtonProducts(Curvature):
         places, rebuild = _floats(evaluate(theta), self.loss)[1:]
 
         def floats(parameters: Parameters) -> tuple[Tensor, ...]:
-            leaves = tree_flatten(evaluate(parameters))[0]
+            leaves = _opened(evaluate(parameters))[0]
             return tuple(leaves[i] for i in places)
 
         results, moved = jvp(floats, (theta,), (vector,))[:2]
@@ -130,16 +130,25 @@ class GaussNewtonProducts(Curvature):
 
 def _floats(output: Any, loss: str) -> tuple[list[Any], list[int], Callable[[Mapping[int, Tensor]], Any]]:
     """The leaves of a model's output, the places of its real tensors, and how to put others in these places."""
-    leaves, structure = tree_flatten(output)
+    leaves, closed = _opened(output)
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     if not places:
         remedy = "Have the model return a floating-point tensor, or a tuple or mapping of some."
         raise LossError(f"output that {loss} reads", "floating-point tensors", type(output).__name__, remedy)
 
     def rebuild(parts: Mapping[int, Tensor]) -> Any:
-        return tree_unflatten([parts.get(i, leaf) for i, leaf in enumerate(leaves)], structure)
+        return closed([parts.get(i, leaf) for i, leaf in enumerate(leaves)])
 
     return leaves, places, rebuild
+
+
+def _opened(output: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The leaves of an output and its inverse, also for mappings of types that PyTorch's trees take for leaves."""
+    leaves, structure = tree_flatten(output)
+    if not isinstance(output, Mapping) or len(leaves) != 1 or leaves[0] is not output:
+        return leaves, lambda parts: tree_unflatten(parts, structure)
+    leaves, structure = tree_flatten(dict(output))
+    return leaves, lambda parts: type(output)(tree_unflatten(parts, structure))
 
 
 class GGN(Bound):
