@@ -72,8 +72,11 @@ class Use:
     def kernel(self, slopes: list[Tensor], a: Tensor) -> Tensor:
         """Inner products of the gradients of all examples and slopes, (N R, N R), the example running slowest."""
         deltas = torch.stack([self.deltas(slope) for slope in slopes], 1)  # (N, R, T, o)
-        reached = deltas.flatten(0, 1).any(0).any(1)  # where the slopes of all are zero, there is nothing to multiply
-        if a.shape[1] == len(reached) and not bool(reached.all()):
+        first = deltas[:, 0].any(0).any(1)
+        if a.shape[1] == len(first) and not bool(
+            first.all()
+        ):  # where all slopes are zero, there is nothing to multiply
+            reached = deltas.flatten(0, 1).any(0).any(1)
             a, deltas = a[:, reached], deltas[:, :, reached]
         count, ranks, terms, height = deltas.shape
         sums = deltas.sum(2).reshape(count * ranks, height)

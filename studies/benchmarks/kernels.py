@@ -107,9 +107,9 @@ def by_products(problem: Problem, left: Tensor, right: Tensor) -> Tensor:
     output, theta = _one(problem)
 
     def pair(one: Tensor, other: Tensor) -> Tensor:
-        at_one, at_other = partial(output, x=one), partial(output, x=other)
-        value, pull = vjp(at_other, theta)
+        pulled: Any = vjp(lambda chosen: output(chosen, other), theta)
+        value, pull = pulled[0], pulled[1]
         eye = torch.eye(len(value), dtype=value.dtype, device=value.device)
-        return vmap(lambda unit: jvp(at_one, (theta,), pull(unit))[1])(eye).T
+        return vmap(lambda unit: jvp(lambda chosen: output(chosen, one), (theta,), pull(unit))[1])(eye).T
 
     return torch.stack([vmap(partial(pair, one), chunk_size=8)(right) for one in left])

@@ -7,6 +7,7 @@ CUDA. What an operator keeps between products is counted on both sides, for it i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,9 +56,9 @@ def measure(problem: Problem, device: str) -> list[Row]:
     for cap in (None, 0):
         name = "" if cap is None else ", nothing kept"
         sizes = {
-            f"one product{name}": peak(lambda cap=cap: product(problem, 1, cap), device),
-            f"block of {BLOCK}{name}": peak(lambda cap=cap: product(problem, BLOCK, cap), device),
-            f"trace, {PROBES} probes{name}": peak(lambda cap=cap: sampled(problem, cap), device),
+            f"one product{name}": peak(partial(product, problem, 1, cap), device),
+            f"block of {BLOCK}{name}": peak(partial(product, problem, BLOCK, cap), device),
+            f"trace, {PROBES} probes{name}": peak(partial(sampled, problem, cap), device),
         }
         found += [row(problem, key, size, sizes[f"one product{name}"]) for key, size in sizes.items()]
     return found
@@ -81,6 +82,15 @@ def sampled(problem: Problem, cap: int | None) -> None:
 def row(problem: Problem, name: str, size: int, unit: int) -> Row:
     """A peak, and its ratio to that of one product."""
     ratio, target = size / unit, Target("≤", 1.3)
-    judged = (str(target), target.met(ratio)) if name.startswith("trace") else ("", None)
-    note = f"{size / _MEBI:.2f} MiB"
-    return Row(WORK, problem.name, name, "one product", None, ratio, None, None, 1, None, *judged, note)
+    judged = target if name.startswith("trace") else None
+    return Row(
+        work=WORK,
+        model=problem.name,
+        contender=name,
+        unit="one product",
+        ratio=ratio,
+        rounds=1,
+        target="" if judged is None else str(judged),
+        met=None if judged is None else judged.met(ratio),
+        note=f"{size / _MEBI:.2f} MiB",
+    )

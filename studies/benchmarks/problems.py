@@ -84,7 +84,8 @@ class Problem:
             return functional_call(self.model, chosen, (self.batch[0],))
 
         given = dict(zip(names, self.split(vector), strict=True))
-        output, pushed = jvp(outputs, (theta,), (given,))
+        pair: Any = jvp(outputs, (theta,), (given,))
+        output, pushed = pair[0], pair[1]
         leaf = output.detach().requires_grad_()
         slope = torch.autograd.grad(self.loss(leaf, self.batch[1]), leaf, create_graph=True)[0]
         curved = torch.autograd.grad(slope, leaf, pushed)[0]

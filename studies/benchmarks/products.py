@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from operator import matmul
 from typing import Any
 
 import torch
@@ -47,10 +49,10 @@ def ours(problem: Problem, vector: Tensor) -> dict[str, Contender]:
         given = problem.model, problem.loss, problem.batch
         kept, fresh = build(*given), build(*given, memory_cap=0)
         found |= {
-            f"{kind}product": lambda kept=kept: kept @ vector,
-            f"{kind}block of {_BLOCK}": lambda kept=kept: kept @ block,
-            f"{kind}product, nothing kept": lambda fresh=fresh: fresh @ vector,
-            f"{kind}set-up": lambda build=build, given=given: build(*given),
+            f"{kind}product": partial(matmul, kept, vector),
+            f"{kind}block of {_BLOCK}": partial(matmul, kept, block),
+            f"{kind}product, nothing kept": partial(matmul, fresh, vector),
+            f"{kind}set-up": partial(build, *given),
         }
     return found
 

@@ -77,8 +77,21 @@ def timed_row(
     ratios = [found[name] / share / found[unit[0]] for found in rounds]
     low, high = (quantiles(ratios, n=4)[::2]) if len(ratios) > 1 else (ratios[0], ratios[0])
     ratio = median(ratios)
-    said = ("", None) if target is None else (str(target), target.met(ratio))
-    return Row(*place, name, unit[1], 1e3 * median(times), ratio, low, high, len(times), error, *said, note)
+    return Row(
+        work=place[0],
+        model=place[1],
+        contender=name,
+        unit=unit[1],
+        milliseconds=1e3 * median(times),
+        ratio=ratio,
+        low=low,
+        high=high,
+        rounds=len(times),
+        error=error,
+        target="" if target is None else str(target),
+        met=None if target is None else target.met(ratio),
+        note=note,
+    )
 
 
 def failed(place: tuple[str, str], name: str, error: Exception) -> Row:
