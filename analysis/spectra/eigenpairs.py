@@ -1,9 +1,8 @@
-"""Extreme eigenpairs by Lanczos iteration with full reorthogonalisation."""
+"""Extreme eigenpairs by block Lanczos iteration with thick restarts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from ..errors import ArgumentError, OperandError
 from ..operators.base import Operator, as_operator
-from .lanczos import Key, Sweep, leading
+from .lanczos import Found, Key, Sweep, leading
 from .results import Eigenpairs
+from .ritz import joined, may_hide_copies
 
 _KEYS: dict[str, tuple[Key, ...]] = {
     "largest": (np.positive,),
@@ -21,6 +21,9 @@ _KEYS: dict[str, tuple[Key, ...]] = {
     "both": (np.positive, np.negative),
     "magnitude": (np.abs,),
 }
+_WIDTH = 2  # vectors in the first block, and so the copies of an eigenvalue that it sees
+_ROOM = 64  # vectors held besides two for each pair
+_SHARE = 0.7  # of the tolerance for one sweep: where pairs of two mix, their residuals add
 _WARM_NOISE = 1e-2  # a random share in a warm start, so that no eigenvector is out of reach
 
 
@@ -31,29 +34,37 @@ def eigenpairs(
     tol: float = 1e-3,
     max_steps: int | None = None,
     seed: int = 0,
-    start: Tensor | None = None,
+    start: Tensor | Eigenpairs | None = None,
+    keep: bool = False,
 ) -> Eigenpairs:
     r"""The k eigenpairs at an end of the spectrum, each with an interval that holds an eigenvalue.
 
-    .. math:: |\lambda - \theta| \le \|Hu - \theta u\|, \qquad u \in \mathrm{span}\{v, Hv, H^2v, \dots\}
+    .. math:: |\lambda - \theta| \le \|Hu - \theta u\|, \qquad u \in \mathrm{span}\{V, HV, H^2V, \dots\}
 
-    Lanczos iteration, fully reorthogonalised. One sweep sees one copy of each eigenvalue, so for k > 1 the pairs found
-    are locked, and further sweeps start in random directions orthogonal to them until one finds nothing better:
-    eigenvalues of any multiplicity and operators of any rank come out right.
+    Block Lanczos iteration, reorthogonalised, with thick restarts: once 2k + 64 vectors are held, the leading Ritz
+    vectors, the better half, are kept and the iteration goes on from them. The block V has two vectors (one for k = 1), so it sees two
+    copies of each eigenvalue; where two pairs found may be equal, they are locked, and further sweeps start in random
+    directions orthogonal to them until one finds nothing better: eigenvalues of any multiplicity and operators of any
+    rank come out right.
 
     Args:
         operator: symmetric, P × P.
         k: number of pairs; ``which="both"`` gives k from each end (all P where 2k ≥ P).
         which: ``"largest"`` (descending), ``"smallest"`` (ascending), ``"both"`` (descending) or ``"magnitude"``
             (descending in absolute value).
-        tol: a pair has converged when its residual is at most ``tol`` times its absolute eigenvalue, or is rounding.
-        max_steps: the most Lanczos steps, 200 + 10 for each pair by default. Where they do not suffice, also for the
-            search for further copies, ``converged`` is False.
+        tol: a pair has converged when its residual is at most ``tol`` times its absolute eigenvalue, or is rounding. The
+            eigenvalue itself is then much closer, by about the residual squared over its gap.
+        max_steps: the most products for the iteration, 200 + 10 for each pair by default. Where they do not suffice, also
+            for the search for further copies, ``converged`` is False.
         seed: of the random directions, drawn on the CPU whatever the global generator does.
-        start: (P,), a guess of the wanted eigenvector, for example from a nearby operator.
+        start: guesses of the wanted eigenvectors, (P,) or (P, j), or the pairs of a nearby operator. Pairs of this very
+            operator that were made with ``keep=True`` are continued: no product is repeated, and ``matvecs`` and
+            ``max_steps`` count those of both.
+        keep: hold the iteration in the result, so that it can be continued to more pairs or a smaller tolerance.
 
-    Cost: a product a step and one for each pair returned (its residual is measured, not inferred); (steps + k) × P
-    numbers of memory; one transfer to the host a step.
+    Cost: a product for each vector of each block, and one to check the residuals that the iteration implies: their
+    common defect is added to each. Memory: 2k + 66 vectors (4k + 66 for both ends), and
+    those that are returned. The host waits for an accelerator once in four blocks.
 
     Assumptions: the operator is symmetric. The intervals are rigorous to rounding; that no better eigenvalue was missed
     is certain only with probability one over the random directions, as ``tol`` tends to 0.
@@ -61,7 +72,8 @@ def eigenpairs(
     Errors: ``ArgumentError`` for an option outside its domain, ``OperandError`` for a start that does not fit,
     ``NumericsError`` for a product that is not finite.
 
-    Source: Parlett 1998, The symmetric eigenvalue problem, ch. 13.
+    Source: Wu & Simon 2000, Thick-restart Lanczos method for large symmetric eigenvalue problems; Parlett 1998, The
+    symmetric eigenvalue problem, ch. 13.
 
     Example:
         >>> from lemmata.analysis import Dense
@@ -72,42 +84,28 @@ def eigenpairs(
     """
     operator = as_operator(operator)
     count, budget = _check(operator, k, which, tol, max_steps)
-    keys, size = _KEYS[which], operator.shape[0]
-    draw = _directions(operator, seed)
-    direction = draw() if start is None else _warm(operator, start, draw())
-    locked: list[Tensor] = []
-    values, steps, longest, scale = np.empty(0), 0, 0, 0.0
-    while steps < budget and len(locked) < size:
-        missing = len(locked) < count
-        bars = None if missing else [float(np.sort(key(values))[-min(k, size)]) for key in keys]
-        sweep = Sweep(operator, locked, direction, min(budget - steps, size - len(locked)), scale)
-        found, vectors = sweep.run(keys, k if missing else 1, tol / 2, bars, ceil(longest / 2))
-        steps, longest = steps + sweep.steps, max(longest, sweep.steps)
-        scale, known = sweep.scale, len(values)
-        values = np.concatenate([values, found])
-        locked.extend(vectors)
-        nothing_new = not missing and max(leading(values, keys, k)) < known
-        if nothing_new or (missing and sweep.complete) or (k == 1 and len(locked) >= count):
+    keys, room, draw = _KEYS[which], 2 * count + _ROOM, _directions(operator, seed)
+    width = min(k, _WIDTH, budget // count)
+    first = sweep = _first(operator, start, draw, width, count, budget, room)
+    found: list[Found] = []
+    values, spent, searched = np.empty(0), 0, False
+    while not searched:
+        known, missing = len(values), len(values) < count
+        bars = None if missing else [float(np.sort(key(values))[-min(k, known)]) for key in keys]
+        found.append(sweep.run(keys, k if missing else 1, _SHARE * tol, budget - spent, bars))
+        values = np.concatenate([part.values for part in found])
+        spent += sweep.products
+        searched = sweep.complete or (not missing and found[-1].settled and max(leading(values, keys, k)) < known)
+        if known == 0 and len(values) >= count and found[0].settled:
+            searched = searched or not may_hide_copies(found[0], keys, k, first.random, sweep.rounding)
+        missing = len(values) < count
+        if spent + (width if missing else 1) > budget:
             break
-        direction = draw()
-    searched = k == 1 or steps < budget or sweep.complete
-    chosen = torch.stack([locked[i] for i in leading(values, keys, k)], 1)
-    pairs = _measured(operator, chosen, keys[0], tol, scale, steps)
-    return pairs if searched else replace(pairs, converged=False)
-
-
-def _measured(operator: Operator, vectors: Tensor, key: Key, tol: float, scale: float, steps: int) -> Eigenpairs:
-    """Rayleigh–Ritz in the span of the locked vectors, with residuals from one product each."""
-    products = operator @ vectors
-    projected = (vectors.T @ products).to("cpu", torch.float64)
-    values, rotation = torch.linalg.eigh((projected + projected.T) / 2)
-    order = torch.from_numpy(np.argsort(-key(values.numpy()), kind="stable"))
-    values, rotation = values[order], rotation[:, order].to(vectors)
-    vectors = vectors @ rotation
-    residuals = (products @ rotation - vectors * values.to(vectors)).norm(dim=0).to("cpu", torch.float64)
-    floor = 100 * torch.finfo(vectors.dtype).eps * scale
-    converged = bool((residuals <= (tol * values.abs()).clamp(min=floor)).all())
-    return Eigenpairs(values, vectors, residuals, steps + vectors.shape[1], converged)
+        if not searched:
+            locked = torch.cat([part.vectors for part in found])
+            sweep = Sweep(operator, locked, draw(width if missing else 1), room, float(sweep.scale))
+    pairs = joined(operator, found, keys, k, tol, float(sweep.scale), draw(1)[0])
+    return Eigenpairs(*pairs[:3], spent + 1, searched and pairs[3], first if keep else None)
 
 
 def _check(operator: Operator, k: int, which: str, tol: float, max_steps: int | None) -> tuple[int, int]:
@@ -129,22 +127,53 @@ def _check(operator: Operator, k: int, which: str, tol: float, max_steps: int | 
     return count, budget
 
 
-def _directions(operator: Operator, seed: int) -> Callable[[], Tensor]:
+def _directions(operator: Operator, seed: int) -> Callable[[int], Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
-    def draw() -> Tensor:
-        direction = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
-        return (direction / direction.norm()).to(operator.device, operator.dtype)
+    def draw(number: int) -> Tensor:
+        rows = torch.empty(number, operator.shape[0], dtype=torch.float64)
+        for row in rows:
+            row.copy_(torch.randn(operator.shape[0], generator=generator, dtype=torch.float64))
+        return (rows / rows.norm(dim=1, keepdim=True)).to(operator.device, operator.dtype)
 
     return draw
 
 
-def _warm(operator: Operator, start: Tensor, noise: Tensor) -> Tensor:
-    remedy = f"Pass a finite non-zero tensor of shape ({operator.shape[0]},), such as pairs.vectors[:, 0]."
+def _first(
+    operator: Operator,
+    start: Tensor | Eigenpairs | None,
+    draw: Callable[[int], Tensor],
+    width: int,
+    count: int,
+    budget: int,
+    room: int,
+) -> Sweep:
+    """The sweep of earlier pairs, or a new one from the guesses, filled up with random directions."""
+    if isinstance(start, Eigenpairs):
+        if start.krylov is not None and start.krylov.operator is operator:
+            start.krylov.reserve(room + width)
+            return start.krylov
+        start = start.vectors
+    guesses = draw(0) if start is None else _warm(operator, start, draw)
+    if len(guesses) * ceil(count / max(1, len(guesses))) > budget:
+        guesses = guesses[: budget // count]
+    fill = max(0, width - len(guesses))
+    sweep = Sweep(operator, guesses[:0], torch.cat([guesses, draw(fill)]), room)
+    if not fill:
+        sweep.random = 1  # guesses alone: what they miss, another sweep must find
+    return sweep
+
+
+def _warm(operator: Operator, start: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
+    size = operator.shape[0]
+    remedy = f"Pass finite non-zero columns of {size} entries, such as pairs.vectors, or the pairs themselves."
     given = f"shape {tuple(start.shape)}" if isinstance(start, Tensor) else type(start).__name__
-    if not isinstance(start, Tensor) or start.shape != operator.shape[:1]:
-        raise OperandError("start", f"shape ({operator.shape[0]},)", given, remedy)
-    norm = float(start.norm())
-    if not 0 < norm < float("inf"):
-        raise OperandError("start", "a finite non-zero vector", f"one of norm {norm}", remedy)
-    return (start.detach() / norm).to(noise) + _WARM_NOISE * noise
+    if not isinstance(start, Tensor) or start.ndim not in (1, 2) or start.shape[0] != size or not start.numel():
+        raise OperandError("start", f"shape ({size},) or ({size}, j)", given, remedy)
+    rows = start.detach().reshape(size, -1).T
+    norms = rows.norm(dim=1, keepdim=True)
+    if not bool(((norms > 0) & norms.isfinite()).all()):
+        raise OperandError("start", "finite non-zero vectors", f"norms {norms.flatten().tolist()}", remedy)
+    noise = draw(len(rows))
+    mixed = (rows / norms).to(noise) + _WARM_NOISE * noise
+    return mixed / mixed.norm(dim=1, keepdim=True)

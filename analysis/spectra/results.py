@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any
 
@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from ..errors import ArgumentError
+from .lanczos import Sweep
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,9 +102,10 @@ class Eigenpairs:
     Attributes:
         values: θ, (k,), float64 on the CPU.
         vectors: u, (P, k), orthonormal columns, in the operator's dtype and on its device.
-        residuals: ‖Hu − θu‖, (k,), measured with one product each.
-        matvecs: operator products spent, those of the residuals included.
+        residuals: ‖Hu − θu‖, (k,), what the iteration implies and the defect that one product has shown.
+        matvecs: operator products spent, that one included.
         converged: whether every residual meets the tolerance and the search for missed copies was finished.
+        krylov: the iteration, if it was kept to be continued.
 
     """
 
@@ -112,6 +114,7 @@ class Eigenpairs:
     residuals: Tensor
     matvecs: int
     converged: bool
+    krylov: Sweep | None = field(default=None, compare=False)
 
     @property
     def intervals(self) -> list[tuple[float, float]]:

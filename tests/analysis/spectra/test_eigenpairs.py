@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 
 import lemmata.analysis as la
 from lemmata.analysis.errors import ArgumentError, NumericsError, OperandError
+from lemmata.analysis.spectra import lanczos
 
+module = sys.modules[la.eigenpairs.__module__]  # the package exports the function under the same name
 SIZE = 60
 RNG = np.random.default_rng(0)
 SPECTRA = {
@@ -165,7 +168,8 @@ def test_on_a_hessian_of_a_network_both_ends() -> None:
         ({"tol": float("nan")}, ArgumentError, ["tol", "nan"]),
         ({"which": "LM"}, ArgumentError, ["which", "'LM'", "largest"]),
         ({"k": 3, "max_steps": 2}, ArgumentError, ["max_steps", "3", "2"]),
-        ({"start": torch.ones(3)}, OperandError, ["start", "(4,)", "(3,)"]),
+        ({"start": torch.ones(3)}, OperandError, ["start", "(4,) or (4, j)", "(3,)", "pairs.vectors"]),
+        ({"start": torch.ones(3, 2)}, OperandError, ["start", "(4, j)", "(3, 2)"]),
         ({"start": torch.zeros(4)}, OperandError, ["start", "non-zero"]),
     ],
 )
@@ -193,3 +197,112 @@ def test_more_pairs_than_the_rank_of_an_operator_that_is_zero_elsewhere(k: int, 
         assert found.converged
         assert bool(((found.values - truth).abs() <= found.residuals + 1000 * torch.finfo(dtype).eps).all()), found
         assert float(found.residuals.max()) < 1e-2
+
+
+def clustered(size: int = 400) -> dict[str, np.ndarray]:
+    """Spectra that take many more steps than vectors are held."""
+    bulk = np.linspace(-1, 1, size)
+    return {
+        "linear": bulk,
+        "geometric": (-0.98) ** np.arange(size),
+        "tight": np.r_[1.05 + 1e-3 * np.arange(6), bulk[:-6]],
+        "spiked": np.r_[9, 5, 5, 2, bulk[:-4]],
+        "indefinite": np.r_[-1.5, 1.4, -1.4, 1.3, bulk[:-4]],
+    }
+
+
+class Counted(la.Operator):
+    """A matrix that counts its products."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.inner, self.count = la.Dense(matrix), 0
+        self.layout, self.dtype, self.device = self.inner.layout, self.inner.dtype, self.inner.device
+
+    def _multiply(self, vectors: Tensor) -> Tensor:
+        self.count += len(vectors)
+        return self.inner._multiply(vectors)
+
+    def plan(self, k: int = 1) -> la.operators.Plan:
+        return self.inner.plan(k)
+
+
+@pytest.mark.parametrize("which", ["largest", "both", "magnitude"])
+@pytest.mark.parametrize("name", clustered())
+def test_many_restarts_cost_few_products_more_than_none(name: str, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = clustered()[name]
+    A = Counted(planted(values))
+    spent = {}
+    for room in (32, 400):
+        monkeypatch.setattr(module, "_ROOM", room)
+        pairs = la.eigenpairs(A, 4, which, tol=1e-6, max_steps=2000, keep=True)
+        assert pairs.converged and right(pairs, values, which, 4, 1e-12)
+        assert len(pairs.krylov.rows) <= 2 * len(pairs.values) + room + 2
+        spent[room] = pairs.matvecs
+    assert spent[32] <= 1.5 * spent[400]
+    assert A.count == sum(spent.values())
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_rare_looks_at_the_coefficients_change_nothing_but_the_stop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    look = lanczos.Sweep._look
+    monkeypatch.setattr(lanczos, "_PAUSE", {"cpu": 4})
+    monkeypatch.setattr(lanczos.Sweep, "_look", lambda self: (looks.append(self.degree), look(self))[1])
+    values = SPECTRA[name]
+    for k in sorted({1, min(4, len(values)), len(values)}):
+        looks.clear()
+        pairs = la.eigenpairs(la.Dense(planted(values)), k)
+        assert pairs.converged and right(pairs, values, "largest", k, 1e-12)
+    if name == "linear":
+        looks.clear()
+        steps = la.eigenpairs(la.Dense(planted(values)), 1, tol=1e-6).matvecs
+        assert len(looks) <= 2 + steps / 4
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3, 5])
+def test_all_copies_are_found(copies: int) -> None:
+    values = np.r_[np.repeat(3.0, copies), 2.5, 2.0, np.linspace(-1, 1, 200)]
+    pairs = la.eigenpairs(la.Dense(planted(values)), copies + 2)
+    assert pairs.converged and right(pairs, values, "largest", copies + 2, 1e-12)
+
+
+def test_simple_eigenvalues_need_one_sweep() -> None:
+    A = Counted(planted(np.r_[5, 4, 3, np.linspace(-1, 1, 200)]))
+    pairs = la.eigenpairs(A, 3)
+    assert pairs.converged and A.count == pairs.matvecs < 30
+
+
+def test_pairs_are_continued_without_repeating_a_product() -> None:
+    values = clustered()["spiked"]
+    A = Counted(planted(values))
+    few = la.eigenpairs(A, 3, keep=True)
+    more = la.eigenpairs(A, 5, tol=1e-9, max_steps=1000, start=few, keep=True)
+    assert more.converged and right(more, values, "largest", 5, 1e-12)
+    assert A.count == more.matvecs + 1  # the check of the first residuals is the only one made twice
+    counted = A.count
+    again = la.eigenpairs(A, 5, tol=1e-9, max_steps=1000, start=more)
+    assert A.count - counted <= more.matvecs / 2  # only the search for a third copy of 5 is made again
+    assert torch.allclose(again.values, more.values, atol=1e-12)
+    assert more.krylov is not None and again.krylov is None and "krylov" not in more.to_dict()
+
+
+def test_several_guesses_of_a_nearby_operator_shorten_the_search() -> None:
+    A = planted(clustered()["tight"])
+    near = la.Dense(A + 1e-5 * planted(clustered()["geometric"]))
+    cold = la.eigenpairs(near, 5)
+    pairs = la.eigenpairs(la.Dense(A), 5)
+    for start in (pairs, pairs.vectors, torch.cat([pairs.vectors, pairs.vectors[:, :1]], 1)):
+        warm = la.eigenpairs(near, 5, start=start)
+        assert warm.converged and warm.matvecs < cold.matvecs
+        assert torch.allclose(warm.values, cold.values, atol=2e-3)
+
+
+def test_an_operator_that_is_not_itself_symmetric_or_fixed_is_not_converged() -> None:
+    class Drifting(Counted):
+        def _multiply(self, vectors: Tensor) -> Tensor:
+            return super()._multiply(vectors) * (1 + 1e-3 * self.count)
+
+    values = SPECTRA["geometric"]
+    pairs = la.eigenpairs(Drifting(planted(values)), 3, tol=1e-4)
+    assert not pairs.converged and float(pairs.residuals.min()) > 1e-3
+    assert la.eigenpairs(Counted(planted(values)), 3, tol=1e-4).converged
