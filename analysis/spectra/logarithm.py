@@ -117,7 +117,7 @@ def indefinite(operator: Operator, lowest: float, rounding: float) -> OperandErr
     """The error for an operator with an eigenvalue of at most ``lowest``."""
     remedy = (
         f"Add damping, operator.shift(c) with c > {max(-lowest, 0.0) + rounding:.2g}; of a Hessian take the GGN or "
-        "Fisher matrix, damped, or count its negative eigenvalues with la.eigenpairs(which='smallest')."
+        "Fisher matrix, damped, or see la.eigenpairs(operator, which='smallest')."
     )
     given = f"an eigenvalue of at most {lowest:.3g}, where rounding is {rounding:.1g}"
     return OperandError(repr(operator), "a positive definite operator", given, remedy)
