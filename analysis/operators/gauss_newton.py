@@ -147,8 +147,9 @@ def _opened(output: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     leaves, structure = tree_flatten(output)
     if not isinstance(output, Mapping) or len(leaves) != 1 or leaves[0] is not output:
         return leaves, lambda parts: tree_unflatten(parts, structure)
+    kind: Any = type(output)
     leaves, structure = tree_flatten(dict(output))
-    return leaves, lambda parts: type(output)(tree_unflatten(parts, structure))
+    return leaves, lambda parts: kind(tree_unflatten(parts, structure))
 
 
 class GGN(Bound):
