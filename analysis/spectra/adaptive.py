@@ -71,6 +71,7 @@ class Adaptive:
         spared = inf
         while spared > 3 * FIRST and self._may_grow(self._need(samples)):
             before, share = min(self._need(samples), self.size), self._grow(images)
+            del images  # ten vectors that need not be held while the next are drawn
             samples, images = self._sample(FIRST)
             self.rank = self._effective_rank(images)
             spared = before * share
@@ -115,8 +116,7 @@ class Adaptive:
         values, left = [], count
         images = []
         while left:
-            rows = self.probes.draw(min(self.block, left))
-            rows -= (rows @ self.basis.T) @ self.basis
+            rows = self._outside(self.probes.draw(min(self.block, left)))
             products = self._outside(self._multiply(rows))  # what leaks into the basis is known
             values.append(self.form(rows, products))
             images.append(products)
@@ -140,7 +140,7 @@ class Adaptive:
         return min(1.0, taken / energy)
 
     def _outside(self, rows: Tensor) -> Tensor:
-        return rows - (rows @ self.basis.T) @ self.basis
+        return torch.addmm(rows, rows @ self.basis.T, self.basis, alpha=-1) if len(self.basis) else rows
 
     def _cost_of_exact(self) -> float:
         """Of :meth:`_exact`, in products."""
