@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from ..errors import CapacityError
 
@@ -42,15 +43,8 @@ def _saved(kind: type) -> tuple[str, ...]:
 def graph_bytes(outputs: list[Tensor], theta: list[Tensor]) -> int:
     """Bytes of the distinct tensors that a graph keeps alive, the parameters apart."""
     known = {_memory(leaf)[0] for leaf in theta}
-    seen: set[Any] = set()
-    stack = [output.grad_fn for output in outputs]
     total = sum(output.numel() * output.element_size() for output in outputs)
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        stack.extend(following for following, _ in node.next_functions)
+    for node in _nodes(outputs):
         for name in _saved(type(node)):
             item = getattr(node, name)
             for tensor in item if isinstance(item, tuple | list) else (item,):
@@ -58,6 +52,23 @@ def graph_bytes(outputs: list[Tensor], theta: list[Tensor]) -> int:
                     known.add(_memory(tensor)[0])
                     total += _memory(tensor)[1]
     return total
+
+
+def graph_steps(outputs: list[Tensor]) -> int:
+    """The number of operations of a graph."""
+    return sum(1 for _ in _nodes(outputs))
+
+
+def _nodes(outputs: list[Tensor]) -> Iterator[Node]:
+    """Every node of a graph once."""
+    seen: set[Any] = set()
+    stack = [output.grad_fn for output in outputs]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack.extend(following for following, _ in node.next_functions)
+            yield node
 
 
 def _memory(tensor: Tensor) -> tuple[int, int]:
