@@ -32,6 +32,7 @@ STUDIES: tuple[str, ...] = (
     "curvature/stochastic_gradients",
     "curvature/solution_sets",
     "gradient_flow/finite_width",
+    "gradient_flow/phases",
     "approximation/depth",
     "approximation/polynomials",
     "approximation/regions",
