@@ -26,7 +26,7 @@ def ours(problem: Problem) -> dict[str, Ladder]:
     def at(tol: float) -> Ladder:
         return [(f"tol={tol:g}", lambda seed: _trace(problem, tol, seed))]
 
-    loosest = [rung for tol in (0.08, 0.04, 0.02, 0.01) for rung in at(tol)]
+    loosest = [rung for tol in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01) for rung in at(tol)]
     return {"lemmata": loosest, "lemmata, default tolerance": at(0.01)}
 
 
