@@ -3,7 +3,8 @@ r"""The curvature of trained networks of seven families: what their Hessians are
 The theorems on the Hessian of a network are proved for any architecture or for some, and are mostly shown on perceptrons.
 Here they meet a perceptron, a convolutional and a residual network, an LSTM, a transformer, a graph network and a neural
 ODE, each of a few hundred parameters and trained on real data until it fits them: digits @alpaydin1998digits, the karate
-club @zachary1977information, wines @aeberhard1991wine. Which theorems were not put to which family, and why, is part of
+club @zachary1977information, wines @aeberhard1991wine. Matrices in full are those of the loss over twenty-five of the
+training examples. Which theorems were not put to which family, and why, is part of
 the report.
 """
 
