@@ -94,7 +94,7 @@ def start(objective: Objective, cap: int, curvature: Curvature) -> Start:
         unreached -= {place for place, part in enumerate(parts) if part is not None}
         value += term.weight * float(loss.detach())
         total += term.weight
-        gradient.add_(flat(parts, theta, 1)[0], alpha=term.weight)
+        _add(gradient, parts, theta, term.weight)
         if graph is not None:
             graphs.append((term.weight, graph))
             held += graph_bytes(graph.outputs, theta)
@@ -151,6 +151,13 @@ def flat(parts: Parts, theta: list[Tensor], k: int) -> Tensor:
         for p, t in zip(parts, theta, strict=True)
     ]
     return torch.cat(rows, 1)
+
+
+def _add(total: Tensor, parts: Parts, theta: list[Tensor], weight: float) -> None:
+    """Add pieces shaped like the parameters to their places in a flat vector, without a copy of them all."""
+    for place, part in zip(total.split([leaf.numel() for leaf in theta]), parts, strict=True):
+        if part is not None:
+            place.add_(part.detach().reshape(-1), alpha=weight)
 
 
 def _finite(gradient: Tensor, objective: Objective) -> Tensor:

@@ -62,7 +62,7 @@ class GaussNewtonGraph(Graph):
     """The linearised outputs of one batch, and the matrix between the Jacobians."""
 
     def __init__(self, results: list[Tensor], slopes: list[Tensor], middle: Middle, theta: list[Tensor]) -> None:
-        self.linearised, self.middle = Linearised(results, theta), middle
+        self.linearised, self.middle = Linearised(results, theta, slopes), middle
         self.outputs = [*self.linearised.outputs, *slopes]
 
     def multiply(self, pieces: list[Tensor], theta: list[Tensor], batched: bool) -> Parts:
@@ -93,12 +93,11 @@ class GaussNewtonProducts(Curvature):
         theta = list(objective.leaves.values())
         loss, results, outputs, slopes = self.evaluate(term, objective)
         with explained(objective):
-            given = [part.detach() for part in slopes]
-            parts = torch.autograd.grad(results, theta, given, retain_graph=retain, allow_unused=True)
-            graph = None
-            if retain:
+            if retain:  # the Jacobian's graph, built at the slopes, holds the gradient
                 graph = GaussNewtonGraph(results, slopes, self.metric.bind(term, outputs, slopes), theta)
-        return loss, parts, graph
+                return loss, graph.linearised.pulled, graph
+            given = [part.detach() for part in slopes]
+            return loss, torch.autograd.grad(results, theta, given, allow_unused=True), None
 
     def _loss(
         self, term: Term, results: Sequence[Tensor], rebuild: Callable[[list[Tensor]], Any]
@@ -165,7 +164,7 @@ class GGN(Bound):
 
     Shapes: (P, P) with P the number of chosen entries; dtype and device are those of the parameters.
 
-    Cost: construction about 2.5 gradients. A product about 1.4 gradients while the graphs fit ``memory_cap`` (the floor
+    Cost: construction about 1.5 gradients. A product about 1.4 gradients while the graphs fit ``memory_cap`` (the floor
     of dense layers is 4/3), else about 2.7 and nothing kept.
 
     Assumptions: the loss sees the parameters through the output alone.

@@ -14,15 +14,18 @@ class Linearised:
     Args:
         results: tensors computed from the leaves ``theta``.
         theta: the leaves.
+        at: directions u, shaped like the results, for which :attr:`pulled` is :math:`J^\top u`; zeros if None.
 
     Cost: construction one backward pass; a product with J or Jᵀ one backward pass.
 
     """
 
-    def __init__(self, results: list[Tensor], theta: list[Tensor]) -> None:
+    def __init__(self, results: list[Tensor], theta: list[Tensor], at: Sequence[Tensor] | None = None) -> None:
         self.results, self.theta = results, theta
-        self.dual = [torch.zeros_like(part, requires_grad=True) for part in results]
+        given = [torch.zeros_like(part) for part in results] if at is None else at
+        self.dual = [part.detach().clone().requires_grad_() for part in given]
         back = torch.autograd.grad(results, theta, self.dual, create_graph=True, allow_unused=True)
+        self.pulled = [None if part is None else part.detach() for part in back]
         kept = [(i, part) for i, part in enumerate(back) if part is not None and part.requires_grad]
         self.active, self.back = [i for i, _ in kept], [part for _, part in kept]
 
