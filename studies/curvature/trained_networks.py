@@ -204,7 +204,7 @@ def relu_residual_traceless_trained(model: str, seed: int, size: bool = False) -
 @claim(
     source=("hutchinson1989stochastic", "avron2011randomized"),
     predicts=Equals(1, within=0.15),
-    quick=Grid(model=MODELS, law=["signs", "gaussian"], probes=[5000], seeds=8),
+    quick=Grid(model=MODELS, law=["signs", "gaussian"], probes=[5000], seeds=6),
     full=Grid(model=MODELS, law=["signs", "gaussian"], probes=[50_000], seeds=10),
     controls={"a symmetric matrix: half of it moved across the diagonal": dict(symmetric=False)},
 )
@@ -225,7 +225,7 @@ def hutchinson_variance_trained(model: str, law: str, probes: int, seed: int, sy
 @claim(
     source="meyer2021hutchpp",
     predicts=AtMost(-0.85, of="mean"),
-    quick=Grid(model=MODELS, repetitions=[40], seeds=5),
+    quick=Grid(model=MODELS, repetitions=[24], seeds=5),
     full=Grid(model=MODELS, repetitions=[400], seeds=10),
     controls={name: TRACE_CONTROLS[name] for name in TRACE_CONTROLS if "sketch" in name},
 )
@@ -281,14 +281,14 @@ def draw_densities(ax: Any, rows: Rows) -> Columns:
         columns[name], low, high = (row.values[key] for key in ("share", "low", "high"))
         columns |= {f"{name}, low": low, f"{name}, high": high}
         ax.loglog(row.values["grid"], np.maximum(columns[name], 1e-5), color=f"C{colour}", label=name)
-        ax.fill_between(row.values["grid"], np.maximum(low, 1e-5), high, color=f"C{colour}", alpha=0.12, linewidth=0)
+        ax.fill_between(row.values["grid"], np.maximum(low, 1e-5), high, color=f"C{colour}", alpha=0.05, linewidth=0)
     ax.set(xlabel="x, in units of the largest eigenvalue", ylabel="share of eigenvalues above x", ylim=(5e-4, 1))
     ax.legend(ncols=2, fontsize="small")
     return columns
 
 
 def draw_sizes(ax: Any, rows: Rows) -> Columns:
-    """Largest eigenvalue and trace of the trained Hessians, and the largest eigenvalue that is negative.
+    """Largest eigenvalue and trace of the trained Hessians, and the size of the lowest eigenvalue, which is negative.
 
     A group of three marks for each family on a logarithmic axis, one network: trace above largest eigenvalue above the size
     of the lowest eigenvalue, which is one to three decades below the largest.
