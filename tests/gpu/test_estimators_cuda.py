@@ -41,6 +41,8 @@ NUMBERS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "diagonal of the GGN": lambda m, d: la.diagonal(la.GGN(m, LOSS, d)).values,
     "density": lambda m, d: la.spectral_density(la.Hessian(m, LOSS, d), 10, 4).evaluate(torch.linspace(-1, 2, 30), 0.1),
     "eigenpairs": lambda m, d: la.eigenpairs(la.Hessian(m, LOSS, d), 3, "both", tol=1e-7).values,
+    "logdet": lambda m, d: la.logdet(la.Fisher(m, LOSS, d).shift(0.1), 0.1).value,
+    "solve": lambda m, d: la.solve((H := la.Hessian(m, LOSS, d)).shift(2.0), H.gradient, tol=1e-11).x,
     "gram spectrum": lambda m, d: la.gram_spectrum(la.GGN(m, LOSS, d[1:]))[:10],
     "kernel": lambda m, d: la.NTK(m, d[0][0]).dense(),
     "jacobian": lambda m, d: la.Jacobian(m, d[0][0]).dense(),
