@@ -203,8 +203,8 @@ def relu_residual_traceless_trained(model: str, seed: int, size: bool = False) -
 
 @claim(
     source=("hutchinson1989stochastic", "avron2011randomized"),
-    predicts=Equals(1, within=0.15),
-    quick=Grid(model=MODELS, law=["signs", "gaussian"], probes=[5000], seeds=6),
+    predicts=Equals(1, within=0.2),
+    quick=Grid(model=MODELS, law=["signs", "gaussian"], probes=[5000], seeds=8),
     full=Grid(model=MODELS, law=["signs", "gaussian"], probes=[50_000], seeds=10),
     controls={"a symmetric matrix: half of it moved across the diagonal": dict(symmetric=False)},
 )
@@ -225,7 +225,7 @@ def hutchinson_variance_trained(model: str, law: str, probes: int, seed: int, sy
 @claim(
     source="meyer2021hutchpp",
     predicts=AtMost(-0.85, of="mean"),
-    quick=Grid(model=MODELS, repetitions=[24], seeds=5),
+    quick=Grid(model=MODELS, repetitions=[40], seeds=10),
     full=Grid(model=MODELS, repetitions=[400], seeds=10),
     controls={name: TRACE_CONTROLS[name] for name in TRACE_CONTROLS if "sketch" in name},
 )
