@@ -29,9 +29,9 @@ def code_hash(claim: Claim, arm: str = "") -> str:
     return _digest(*parts, override_text(override))
 
 
-def mentioned_by(claim: Claim) -> list[str]:
-    """Every name that a claim's trial mentions, directly or through what it reaches in its module."""
-    reached = _reached(_parsed(Path(claim.file)), [claim.id])
+def mentioned_by(file: Path, name: str) -> list[str]:
+    """Every name that a top-level name of a file mentions, directly or through what it reaches in that file."""
+    reached = _reached(_parsed(file), [name])
     return [name for node in reached if not isinstance(node, ast.Import | ast.ImportFrom) for name in _mentioned(node)]
 
 

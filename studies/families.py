@@ -25,13 +25,26 @@ def used_by(claim: Claim) -> set[str]:
     >>> used_by(conv_translation_equivariance)
     {'CNN'}
     """
-    imported = {
-        alias.asname or alias.name
-        for node in ast.walk(ast.parse(Path(claim.file).read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lemmata.architectures")
-        for alias in node.names
-    }
-    return {EVERY, *(entry.family for entry in ARCHITECTURES)} & imported & set(mentioned_by(claim))
+    return {EVERY, *(entry.family for entry in ARCHITECTURES)} & _reached(Path(claim.file), claim.id, set())
+
+
+def _reached(file: Path, name: str, seen: set[tuple[Path, str]]) -> set[str]:
+    """What a name of a file mentions of the architectures, also by way of other studies that it imports from."""
+    if (file, name) in seen:
+        return set()
+    seen.add((file, name))
+    mentioned, found = set(mentioned_by(file, name)), set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            if (alias.asname or alias.name) not in mentioned:
+                continue
+            if module.startswith("lemmata.architectures"):
+                found.add(alias.name)
+            elif module.startswith("lemmata.studies."):
+                other = Path(__file__).parent.joinpath(*module.split(".")[2:]).with_suffix(".py")
+                found |= _reached(other, alias.name, seen) if other.is_file() else set()
+    return found
 
 
 def markdown() -> str:
