@@ -5,6 +5,7 @@ Use: ``import lemmata.analysis as la``.
 
 from .audit import Audit, Check, audit
 from .errors import LemmataError
+from .gradient_flow import GradientHealth, NoiseScale, gradient_health, noise_scale
 from .operators import GGN, NTK, Dense, EmpiricalFisher, Fisher, Hessian, Jacobian, Layout, Operator, Plan
 from .spectra import (
     Diagonal,
@@ -33,10 +34,12 @@ __all__ = [
     "EmpiricalFisher",
     "Estimate",
     "Fisher",
+    "GradientHealth",
     "Hessian",
     "Jacobian",
     "Layout",
     "LemmataError",
+    "NoiseScale",
     "Operator",
     "Plan",
     "Solution",
@@ -45,8 +48,10 @@ __all__ = [
     "diagonal",
     "eigenpairs",
     "frobenius_norm",
+    "gradient_health",
     "gram_spectrum",
     "logdet",
+    "noise_scale",
     "solve",
     "spectral_density",
     "trace",
