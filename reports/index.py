@@ -79,7 +79,9 @@ def _study(study: Study, stem: str) -> str:
     about = " · ".join(
         filter(None, [text(study.name), study.date[:10], study.profile and f"profile {text(study.profile)}"])
     )
-    summary = counts(study) if study.claims or not study.tables else "; ".join(text(table.title) for table in study.tables)
+    summary = (
+        counts(study) if study.claims or not study.tables else "; ".join(text(table.title) for table in study.tables)
+    )
     return (
         f'<section class="{"study" if study.claims else "measured"}" id="study-{stem}" aria-label="{title}"><h2><a href="{stem}.html">{title}</a></h2>'
         f'<p class="byline">{escape(about)} · <a href="{stem}.html">HTML</a> · <a href="{stem}.pdf">PDF</a></p><p class="muted">{escape(summary)}</p>'

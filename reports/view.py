@@ -33,6 +33,7 @@ SYMBOLS = {"SUPPORTED": "✓", "REFUTED": "✗", "INCONCLUSIVE": "?", "DEPENDS":
 SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 MOST_ROWS = 12
 HEAD_ROWS = 8
+WIDE = 16  # letters from which a column of a table shares the width that is left
 PAGE_WIDTH_PT = 462.0
 
 
@@ -303,12 +304,14 @@ def _shown(view: View, table: Table, anchor: str) -> dict[str, Any]:
         "k" if not place else "r" if all(isinstance(cell, int | float | None) for cell in column) else "l"
         for place, column in enumerate(columns.values())
     ]
+    rows = [[_cell(cell, 3) for cell in row] for row in table.rows]
+    wide = [max(map(len, column), default=0) > WIDE for column in zip(*rows, strict=True)] or [False] * len(columns)
     return {
         "anchor": anchor,
         "title": text(table.title),
         "note": text(table.note),
-        "columns": [[text(name), kind] for name, kind in zip(columns, kinds, strict=True)],
-        "rows": [[_cell(cell, 3) for cell in row] for row in table.rows],
+        "columns": [[text(name), kind, share] for name, kind, share in zip(columns, kinds, wide, strict=True)],
+        "rows": rows,
         "file": _table(view, anchor, columns, text(table.title)),
     }
 

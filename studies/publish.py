@@ -92,7 +92,7 @@ def study_record(judged: Judged) -> record.Study:
         date=judged.date[:10],
         profile=judged.entry.profile,
         bibliography=_own_bibliography(judged.entry.origin),
-        tables=study.tables,
+        tables=study.tables(),
     )
 
 

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,14 +25,14 @@ from .errors import ClaimError, StudyError, UnknownName
 @final
 @dataclass(frozen=True)
 class Study:
-    """A study's name, words and claims, in the order of its file, and the tables of its ``TABLES`` if it has any."""
+    """A study's name, words and claims, in the order of its file, and what makes its tables: the file's ``tables``."""
 
     name: str
     origin: str
     title: str
     abstract: str
     claims: tuple[Claim, ...]
-    tables: tuple[Table, ...]
+    tables: Callable[[], tuple[Table, ...]]
 
 
 @cache
@@ -59,7 +60,7 @@ def load(origin: str) -> Study:
     first, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n")
     name = next(iter(claims.values())).study
     title = first.strip().removesuffix(".") or name
-    return Study(name, origin, title, rest.strip(), tuple(claims.values()), tuple(getattr(module, "TABLES", ())))
+    return Study(name, origin, title, rest.strip(), tuple(claims.values()), getattr(module, "tables", tuple))
 
 
 def _imported(origin: str) -> ModuleType:

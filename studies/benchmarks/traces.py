@@ -11,7 +11,7 @@ from .problems import Problem, spectral, true_trace
 from .search import contest
 from .table import Row, Target
 
-WORK, WITHIN, TRIES = "trace", 0.01, 5
+WORK, WITHIN, TRIES = "trace", 0.01, 9
 
 
 def rows(device: str, repeats: int) -> Iterator[Row]:

@@ -6,10 +6,11 @@ is either that the networks of a family lack a hypothesis, or that the work is n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from lemmata.studies.claim import Table
 from lemmata.studies.curvature.zoo import MODELS
 
 STUDIES = ("trained_networks", "trained_symmetries", "trained_landscapes")
@@ -133,23 +134,22 @@ def table() -> list[Cell]:
     return cells
 
 
-def draw(ax: Any) -> Mapping[str, Sequence[str]]:
-    """The table as a picture, and as columns with the reasons."""
-    cells = table()
-    marks = {
-        "run": ("s", "C0", "run"),
-        "absent": ("_", "0.6", "a hypothesis is absent"),
-        "gap": ("x", "C1", "not done"),
-    }
-    names = list(THEOREMS)
-    for status, (mark, colour, label) in marks.items():
-        chosen = [cell for cell in cells if cell.status == status]
-        x, y = [MODELS.index(c.model) for c in chosen], [names.index(c.theorem) for c in chosen]
-        ax.plot(x, y, mark, color=colour, linestyle="none", label=label)
-    ax.set_xticks(range(len(MODELS)), MODELS, rotation=20)
-    ax.set_yticks(range(len(names)), names, fontsize=7)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(False)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize="small")
-    ax.figure.set_size_inches(6.6, 6.2)
-    return {name: [getattr(cell, name) for cell in cells] for name in Cell._fields}
+def as_table() -> Table:
+    """The table for the report: a row for each theorem, with the reasons of what was not run."""
+    signs, rows = {"run": "run", "absent": "–", "gap": "gap"}, []
+    for theorem in THEOREMS:
+        cells = [cell for cell in table() if cell.theorem == theorem]
+        missing: dict[str, list[str]] = {}
+        for cell in cells:
+            if cell.status != "run":
+                missing.setdefault(cell.reason, []).append(cell.model)
+        whole = len(missing) == 1 and all(cell.status != "run" for cell in cells)
+        why = "; ".join(reason if whole else f"{', '.join(models)}: {reason}" for reason, models in missing.items())
+        rows.append((theorem.replace("_", " "), *(signs[cell.status] for cell in cells), why))
+    count = {status: sum(cell.status == status for cell in table()) for status in signs}
+    note = (
+        f"Every theorem on curvature with every family of trained networks. Of {count['run'] + count['gap']} pairs whose "
+        f"hypotheses hold, {count['run']} were run, in this study or in the two that follow, and {count['gap']} were not (gap). "
+        f"For the other {count['absent']} (–) the networks lack a hypothesis; the theorem has a study of its own."
+    )
+    return Table("Which theorem was put to which network", note, ("theorem", *MODELS, "why not"), tuple(rows))

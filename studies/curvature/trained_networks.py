@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 import lemmata.analysis as la
-from lemmata.studies.claim import AtMost, Equals, Grid, claim, script
+from lemmata.studies.claim import AtMost, Equals, Grid, Table, claim, script
 from lemmata.studies.curvature import coverage
 from lemmata.studies.curvature.hutchinson_variance import predicted_variance, quadratic_forms
 from lemmata.studies.curvature.quadrature import TRACE_CONTROLS, error_slope, lanczos
@@ -61,14 +61,9 @@ class Around:
         return (ahead - behind) / (2 * STEP)
 
 
-def draw_coverage(ax: Any, rows: Rows) -> Columns:
-    """Which claim was run on which trained network, and where not: the theorem does not speak of it, or nobody has tried.
-
-    A table with a row for each claim on curvature and on spectra of layers, and a column for each of seven families. A
-    filled square means run; a dash, that the network lacks a hypothesis of the theorem; a cross, not done. The data of
-    the figure give the reason for every cell that is not filled.
-    """
-    return coverage.draw(ax)
+def tables() -> tuple[Table, ...]:
+    """What was run on which network."""
+    return (coverage.as_table(),)
 
 
 @claim(
@@ -77,7 +72,6 @@ def draw_coverage(ax: Any, rows: Rows) -> Columns:
     quick=Grid(model=MODELS, seeds=3),
     full=Grid(model=MODELS, seeds=20),
     controls={"the network's own curvature: left out": dict(residual=False)},
-    figures=(draw_coverage,),
 )
 def ggn_plus_residual_trained(model: str, seed: int, residual: bool = True) -> dict[str, Any]:
     r"""At a trained network of every family the Hessian is the Gauss–Newton matrix plus a residual.

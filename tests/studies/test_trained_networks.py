@@ -56,6 +56,9 @@ def test_the_table_of_what_was_run_is_that_of_the_grids() -> None:
     assert all(cell.reason for cell in cells if cell.status != "run")
     gaps = [cell for cell in cells if cell.status == "gap"]
     assert 0 < 10 * len(gaps) <= len([cell for cell in cells if cell.status != "absent"])
+    (shown,) = trained_networks.tables()
+    assert sum(row[1:-1].count("run") for row in shown.rows) == sum(cell.status == "run" for cell in cells)
+    assert all(row[-1] for row in shown.rows if set(row[1:-1]) != {"run"})
 
 
 def test_the_table_notices_a_claim_that_nobody_ran(monkeypatch: pytest.MonkeyPatch) -> None:
