@@ -144,7 +144,7 @@ def per_layer(
 
     """
     operator = as_operator(operator)
-    check_options(tol, max_matvecs, block)
+    check_options(tol, max_matvecs, block, seed)
     if not isinstance(model, nn.Module):
         raise ArgumentError("model", "the torch.nn.Module of the operator", type(model).__name__, "Pass the model.")
     blocks = blocks_of(operator.layout, model)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NumericsError, OperandError
+from ..jackknife import jackknife
 from ..operators.base import Operator, as_operator
 from ..operators.bound import Bound
 from ..operators.objective import Objective
@@ -19,7 +20,6 @@ from ..spectra.structured import _objective
 from .eigenspace import eigenspace, squared_cosines
 from .evaluation import undisturbed
 from .gradients import batch_gradients
-from .jackknife import jackknife
 
 
 @dataclass(frozen=True, repr=False)

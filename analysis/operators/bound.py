@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from .base import Operator, Plan
-from .engine import Curvature, start
+from .engine import Curvature, Note, start
 from .layout import Selection, out_of_reach
 from .objective import Objective, of_model
 
@@ -76,9 +76,9 @@ class Bound(Operator):
         """The chosen parameters that the loss does not depend on; their rows are zero."""
         return self._start.unreached
 
-    def _multiply(self, vectors: Tensor) -> Tensor:
+    def _multiply(self, vectors: Tensor, note: Note | None = None) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
-            return self._start.engine.multiply(vectors.clone() if vectors.is_inference() else vectors)
+            return self._start.engine.multiply(vectors.clone() if vectors.is_inference() else vectors, note)
 
     def plan(self, k: int = 1) -> Plan:
         """Products, their seconds and the bytes held. The seconds are those of one product, timed here after another."""
@@ -94,7 +94,7 @@ class Bound(Operator):
 
     def __repr__(self) -> str:
         notes = [f"{self.shape[0]} × {self.shape[1]}", str(self.dtype), str(self.device), self.mode]
-        notes.append(f"{self._start.batches} batch" + "es" * (self._start.batches != 1))
+        notes.append(f"{len(self._start.sizes)} batch" + "es" * (len(self._start.sizes) != 1))
         if self.batch_stats:
             notes.append(f"batch_stats={self.batch_stats!r}")
         notes += self.switched

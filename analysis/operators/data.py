@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import RandomSampler
+from torch.utils.data import RandomSampler, SequentialSampler
 
 from ..errors import DataError
 
@@ -39,6 +39,12 @@ class Batches:
         """What messages call the data."""
         shuffles = isinstance(getattr(self.batches, "sampler", None), RandomSampler)
         return "data (a DataLoader that shuffles)" if shuffles else "data"
+
+    @property
+    def steady(self) -> bool:
+        """Is every pass known to bring the same examples in the same batches?"""
+        sampler = getattr(getattr(self.batches, "batch_sampler", None), "sampler", None)
+        return isinstance(self.batches, list | tuple) or isinstance(sampler, SequentialSampler)
 
     def __len__(self) -> int:
         """Number of batches, 0 where it is not known."""

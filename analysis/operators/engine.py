@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -26,14 +26,18 @@ from .snapshot import Watch
 _BLOCK, _BLOCK_BYTES, _OPERATION_BYTES = 32, {"cpu": 2**23, "cuda": 2**30}, {"cpu": 3 * 2**12}
 
 
+#: Is told the first of some rows, a batch, and with a factor what that batch adds to the products with these rows.
+Note = Callable[[int, int, Tensor, float], None]
+
+
 class Engine(Protocol):
     """Multiplies the rows of a (k, P) tensor."""
 
     mode: str
     held: int  # bytes kept between products
 
-    def multiply(self, vectors: Tensor) -> Tensor:
-        """(k, P) → (k, P)."""
+    def multiply(self, vectors: Tensor, note: Note | None = None) -> Tensor:
+        """(k, P) → (k, P); a block that failed and is tried again is noted again."""
         ...
 
 
@@ -44,7 +48,7 @@ class Start:
     engine: Engine
     value: float
     gradient: Tensor
-    batches: int
+    sizes: tuple[float, ...]  # of the batches
     unreached: tuple[str, ...]  # parameters that no batch's loss depends on
 
 
@@ -85,7 +89,7 @@ def start(objective: Objective, cap: int, curvature: Curvature) -> Start:
     theta = list(objective.leaves.values())
     gradient = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
     graphs: list[tuple[float, Graph]] = []
-    unreached = set(range(len(theta)))
+    unreached, sizes = set(range(len(theta))), list[float]()
     retain, held, value, total, batches, reason = cap > 0, 0, 0.0, 0.0, 0, ""
     for batches, term in enumerate(objective.terms(), 1):
         watch = Watch(objective.name, objective.buffers, objective.fixed, objective.device)
@@ -94,6 +98,7 @@ def start(objective: Objective, cap: int, curvature: Curvature) -> Start:
         unreached -= {place for place, part in enumerate(parts) if part is not None}
         value += term.weight * float(loss.detach())
         total += term.weight
+        sizes.append(term.size)
         _add(gradient, parts, theta, term.weight)
         if graph is not None:
             graphs.append((term.weight, graph))
@@ -114,7 +119,7 @@ def start(objective: Objective, cap: int, curvature: Curvature) -> Start:
         else Fresh(objective, gradient, divisor, curvature, reason)
     )
     names = tuple(objective.layout.names[place] for place in sorted(unreached))
-    return Start(engine, value / divisor, gradient, batches, names)
+    return Start(engine, value / divisor, gradient, tuple(sizes), names)
 
 
 def _record(
@@ -209,13 +214,13 @@ class Retained:
         if held > _OPERATION_BYTES.get(objective.device.type, inf) * sum(graph_steps(g.outputs) for _, g in graphs):
             self.block = 1
 
-    def multiply(self, vectors: Tensor) -> Tensor:
+    def multiply(self, vectors: Tensor, note: Note | None = None) -> Tensor:
         """Blocks by one batched backward pass, halved where memory runs out; else one row at a time."""
         results, begin = [], 0
         while begin < len(vectors):
             rows = vectors[begin : begin + self.block]
             try:
-                results.append(self._block(rows))
+                results.append(self._block(rows, note and partial(note, begin)))
                 begin += len(rows)
             except (DerivativeError, CapacityError) as error:
                 if len(rows) == 1:
@@ -226,17 +231,19 @@ class Retained:
                     self.mode = f"{self.kind}, at most {self.block} products at a time since memory ran out"
         return results[0] if len(results) == 1 else torch.cat(results)
 
-    def _block(self, rows: Tensor) -> Tensor:
+    def _block(self, rows: Tensor, note: Callable[[int, Tensor, float], None] | None) -> Tensor:
         k = len(rows)
         pieces = self.objective.layout.pieces(rows[0] if k == 1 else rows)
         total: Tensor | None = None
-        for weight, graph in self.graphs:
+        for batch, (weight, graph) in enumerate(self.graphs):
             if not graph.outputs:
                 continue
             with explained(self.objective), no_slow_vmap():
                 parts = graph.multiply(pieces, self.theta, k > 1)
             product = flat(parts, self.theta, k)
             scale = weight / self.divisor
+            if note:
+                note(batch, product, scale)
             if total is None:
                 total = product if scale == 1.0 else product.mul_(scale)
             else:
@@ -269,16 +276,19 @@ class Fresh:
         self.theta = {name: leaf.detach() for name, leaf in objective.leaves.items()}
         _load_forward_mode()
 
-    def multiply(self, vectors: Tensor) -> Tensor:
+    def multiply(self, vectors: Tensor, note: Note | None = None) -> Tensor:
         """One pass over the data, every batch multiplied by each row in turn."""
         result, gradient = torch.zeros_like(vectors), torch.zeros_like(self.gradient)
         layout, theta = self.objective.layout, list(self.theta.values())
-        for term in self.objective.terms():
+        for batch, term in enumerate(self.objective.terms()):
             weight = term.weight / self.divisor
             for row, vector in enumerate(vectors):
                 with explained(self.objective):
                     first, second = self.curvature.apply(term, self.theta, layout.split(vector))
-                result[row].add_(flat(list(second.values()), theta, 1)[0], alpha=weight)
+                product = flat(list(second.values()), theta, 1)
+                result[row].add_(product[0], alpha=weight)
+                if note:
+                    note(row, batch, product, weight)
             gradient.add_(flat(list(first.values()), theta, 1)[0], alpha=weight)
         self._same(gradient)
         return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -12,14 +13,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import LossError, OperandError
+from .base import Plan
 from .data import call, fit
 from .differentiable import Differentiable
 from .engine import flat, no_slow_vmap
 from .export import as_linear_operator
 from .layout import Layout, Selection, out_of_reach
 from .linearised import Linearised
+from .memory import graph_bytes
 from .per_example import Recorder
 from .snapshot import Watch, choose, leaves, snapshot
+
+_BLOCK = 32  # products at a time
 
 
 class Jacobian:
@@ -127,11 +132,15 @@ class Jacobian:
         """A flat vector (P,) as a dictionary of tensors by parameter name."""
         return self.layout.split(vector)
 
+    def plan(self, k: int = 1) -> Plan:
+        """Products with J, their seconds (one is timed here), and the bytes of the graph and of a block of vectors."""
+        return _plan(self, "Jacobian", self, k)
+
     def to_scipy(self) -> LinearOperator:
         """A ``scipy.sparse.linalg.LinearOperator`` on NumPy arrays, whose adjoint is Jᵀ."""
         return as_linear_operator(self, self.T)
 
-    def dense(self, block: int = 32) -> Tensor:
+    def dense(self, block: int = _BLOCK) -> Tensor:
         """The matrix (M, P), from M products with Jᵀ taken ``block`` at a time."""
         eye = torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
         return torch.cat([self._pull(rows) for rows in eye.split(block)])
@@ -147,16 +156,30 @@ class TransposedJacobian:
     def __matmul__(self, other: Tensor) -> Tensor:
         return _product(other, self.shape[1], self.dtype, self.device, self.T._pull)
 
+    def plan(self, k: int = 1) -> Plan:
+        """Products with Jᵀ, as for :meth:`Jacobian.plan`."""
+        return _plan(self, "Jacobian.T", self.T, k)
+
     def to_scipy(self) -> LinearOperator:
         """A ``scipy.sparse.linalg.LinearOperator`` on NumPy arrays, whose adjoint is J."""
         return as_linear_operator(self, self.T)
 
-    def dense(self, block: int = 32) -> Tensor:
+    def dense(self, block: int = _BLOCK) -> Tensor:
         """The matrix (P, M)."""
         return self.T.dense(block).T
 
     def __repr__(self) -> str:
         return f"{self.T!r}.T"
+
+
+def _plan(side: Jacobian | TransposedJacobian, name: str, jacobian: Jacobian, k: int) -> Plan:
+    probe = torch.zeros(side.shape[1], dtype=side.dtype, device=side.device)
+    side @ probe  # the first product of a process also loads what it needs
+    begun = perf_counter()
+    (side @ probe).sum().item()  # waits for an accelerator
+    seconds, linearised = perf_counter() - begun, jacobian._linearised
+    vectors = min(k, _BLOCK) * sum(side.shape) * probe.element_size()
+    return Plan(name, k, k * seconds, graph_bytes(linearised.outputs, linearised.theta) + vectors)
 
 
 def _product(
@@ -172,4 +195,4 @@ def _product(
         return rows(other.detach()[None])[0]
     if not other.shape[1]:
         return rows(other.new_zeros(1, size)).T[:, :0]
-    return torch.cat([rows(part) for part in other.detach().T.contiguous().split(32)]).T
+    return torch.cat([rows(part) for part in other.detach().T.contiguous().split(_BLOCK)]).T

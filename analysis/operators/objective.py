@@ -27,7 +27,7 @@ class Term:
     """One batch: its weight in the sum, its name for messages, and its loss as a function of the parameters.
 
     Where that function is a model followed by a criterion, ``output`` and ``criterion`` are the two, and ``target`` is
-    what the criterion compares with.
+    what the criterion compares with. ``size`` is what the mean over the batch divides by, also where the loss sums.
     """
 
     weight: float
@@ -37,14 +37,15 @@ class Term:
     criterion: Callable[[Any], Any] | None = None
     target: Any = None
     index: int = 0
+    size: float = 1.0
 
 
 class Objective:
     r"""L(θ) = Σ_b w_b ℓ_b(θ) / Σ_b w_b (undivided for sums), at the leaves θ.
 
     ``terms()`` walks the batches; a forward pass must leave ``buffers`` and ``fixed`` parameters alone; ``switched``
-    fills with the operations that had to be rerouted; ``parts`` is the number of batches where known, else 0; messages
-    call the data ``source``.
+    fills with the operations that had to be rerouted; ``parts`` is the number of batches where known, else 0; ``steady``
+    tells that every pass is known to bring the same batches; messages call the data ``source``.
     """
 
     def __init__(self, name: str, parameters: Parameters, terms: Callable[[], Iterator[Term]]) -> None:
@@ -56,7 +57,7 @@ class Objective:
         self.fixed = parameters
         self.switched: set[str] = set()
         self.batch_stats: str | None = None
-        self.divide, self.parts, self.source = True, 1, "data"
+        self.divide, self.parts, self.source, self.steady = True, 1, "data", True
         self.weighting: Weighting | None = None
 
     def terms(self) -> Iterator[Term]:
@@ -125,7 +126,8 @@ def of_model(
     weighting = Weighting(_private(loss, dtype), reduction)
 
     def terms() -> Iterator[Term]:
-        for index, (weight, inputs, target) in enumerate(weighting.weigh(batches)):
+        for index, (size, inputs, target) in enumerate(weighting.weigh(batches)):
+            weight = 1.0 if weighting.total else size
             if weight:
 
                 def output(theta: Parameters, inputs: Any = inputs) -> Any:
@@ -139,12 +141,13 @@ def of_model(
                 def evaluate(theta: Parameters, output: Any = output, criterion: Any = criterion) -> Any:
                     return criterion(output(theta))
 
-                yield Term(weight, f"batch {index}", evaluate, output, criterion, target, index)
+                yield Term(weight, f"batch {index}", evaluate, output, criterion, target, index, size)
 
     objective = Objective(weighting.name, parameters, terms)
     objective.buffers, objective.fixed = dict(private.named_buffers()), dict(private.named_parameters())
     objective.batch_stats = chosen_stats
     objective.divide, objective.parts, objective.source = not weighting.total, len(batches), batches.name
+    objective.steady = batches.steady
     objective.weighting = weighting
     return objective
 

@@ -40,7 +40,7 @@ _REDUCTIONS = ("mean", "sum")
 class Weighting:
     """Reads from a loss what its mean divides by; :meth:`weigh` states that number for each batch.
 
-    A ``sum`` weighs 1 and is not divided at the end. A mean of ``nn.CrossEntropyLoss`` or ``nn.NLLLoss`` divides by the
+    A ``sum`` divides by nothing, and is told what its mean would. A mean of ``nn.CrossEntropyLoss`` or ``nn.NLLLoss`` divides by the
     sum of the target classes' weights, ignored ones left out; an elementwise loss by its number of elements; any other
     callable is taken at its word as a mean over the first axis of the target.
     """
@@ -63,22 +63,20 @@ class Weighting:
         self.ignored: int = options.get("ignore_index", -100)
 
     def weigh(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[float, Any, Any]]:
-        """(divisor of the mean, inputs, target) for each batch; a batch of weight zero is all ignored targets."""
+        """(divisor of the mean, inputs, target) for each batch; where it is zero, all targets are ignored."""
         shapes: set[tuple[int, ...]] = set()
         doubt = None
         for index, (inputs, target) in enumerate(batches):
             examples = count(inputs, target, f"batch {index}")
-            weight = self._divisor(target, examples)
+            divisor = self._divisor(target, examples)
             if isinstance(target, Tensor) and not (self.total or self.per_class or self.elementwise):
                 shapes.add(tuple(target.shape[1:]))
                 doubt = doubt or _doubt(target, shapes)
             if doubt and index > 0:
                 raise LossError(self.name, "a mean whose divisor is known in every batch", doubt, _REMEDY)
-            yield weight, inputs, target
+            yield divisor, inputs, target
 
     def _divisor(self, target: Any, examples: int) -> float:
-        if self.total:
-            return 1.0
         if isinstance(target, Tensor) and self.per_class:
             return self._class_weight(target)
         return float(target.numel() if isinstance(target, Tensor) and self.elementwise else examples)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import inf
 
 import torch
 from scipy import stats
 from torch import Tensor
 
 from ..operators.base import Operator
-from .probes import FIRST, Probes, dots, looks, moments
+from .probes import ALLOWANCE, FIRST, Probes, dots, looks, meets, moments, wide
 
 #: A quadratic form of rows v from v and Av: vᵀAv for the trace, ‖Av‖² for the Frobenius norm.
 Form = Callable[[Tensor, Tensor], Tensor]
@@ -31,6 +31,7 @@ class Mean:
     matvecs: int
     method: str
     converged: bool
+    bias: float = 0.0
 
 
 class Adaptive:
@@ -41,8 +42,12 @@ class Adaptive:
 
     Q is an orthonormal basis of images A z of earlier probes (Hutch++). It grows, ten vectors at a time, while a growth
     spares more products than it costs; then the number of fresh probes grows by half until the half-width of the
-    interval is at most ``tol`` times the value, or ``enough``. Probes that shaped Q are not used again, so that the samples are independent of it. Where P unit vectors
-    are cheaper than the probes that are still missing, they give the sum exactly.
+    interval is at most ``tol`` times the value, or ``enough``, or what rounding leaves. Probes that shaped Q are not used
+    again, so that the samples are independent of it. Where P unit vectors are cheaper than the probes that are still
+    missing, they give the sum exactly.
+
+    ``bias`` is an allowance for rounding: 4 ε of the value, or of :math:`E \|Az\|` (for a norm of :math:`2 E \|Az\|^2`) where
+    that is more, beside that of the ``offset``.
     """
 
     def __init__(
@@ -55,18 +60,21 @@ class Adaptive:
         block: int,
         offset: float = 0.0,
         enough: float = 0.0,
+        bias: float = 0.0,
     ) -> None:
         self.operator, self.form, self.tol, self.budget, self.block = operator, form, tol, budget, block
         self.offset, self.enough, self.size = offset, enough, operator.shape[0]
         self.probes = Probes(operator, seed)
         self.basis = torch.empty(0, self.size, dtype=operator.dtype, device=operator.device)
-        self.known, self.matvecs, self.rounding, self.scale, self.rank = 0.0, 0, 0.0, 0.0, 1.0
+        self.known, self.matvecs, self.rounding, self.scale, self.rank = 0.0, 0, bias, 0.0, 1.0
 
     def run(self) -> Mean:
         """The estimate; see the class."""
         samples, images = self._sample(min(FIRST, self.budget))
-        self.rounding = torch.finfo(self.operator.dtype).eps * sqrt(self.size) * float(images.norm(dim=1).mean())
-        self.scale = float(images.norm())
+        norms = images.norm(dim=1).double()  # without a second copy of the block
+        moved = 2 * norms.square().mean() if self.form is squared else norms.mean()
+        self.rounding += ALLOWANCE * torch.finfo(self.operator.dtype).eps * float(moved)
+        self.scale = float(norms.norm())
         self.rank = self._effective_rank(images)
         spared = inf
         while spared > 3 * FIRST and self._may_grow(self._need(samples)):
@@ -94,14 +102,23 @@ class Adaptive:
                 return self._exact()
         mean, stderr = moments(samples, self.rank)
         method = "Hutch++" if len(self.basis) else "Hutchinson"
-        value = self.offset + self.known + mean
-        return Mean(value, stderr, len(samples) - 1, self.matvecs, method, self._need(samples) <= len(samples))
+        value, count = self.offset + self.known + mean, len(samples)
+        met = self._met(value, float(stats.t.ppf(0.975, count - 1)) * stderr)
+        return Mean(value, stderr, count - 1, self.matvecs, method, met, self._bias(value))
+
+    def _bias(self, value: float) -> float:
+        return max(self.rounding, ALLOWANCE * torch.finfo(self.operator.dtype).eps * abs(value))
+
+    def _met(self, value: float, half: float) -> bool:
+        """Does the interval meet the tolerance, rounding included?"""
+        bias = self._bias(value)
+        return half + bias <= self.enough or meets(self.tol, value, half, bias)
 
     def _need(self, samples: Tensor) -> float:
         """How many probes the tolerance takes, judged from these samples."""
         mean, stderr = moments(samples, self.rank)
         half = float(stats.t.ppf(0.975, len(samples) - 1)) * stderr
-        aim = max(self.tol * abs(self.offset + self.known + mean), self.rounding, self.enough)
+        aim = max(self.tol * abs(self.offset + self.known + mean) - self.rounding, self.rounding, self.enough)
         return 0.0 if half <= aim else (len(samples) * (half / aim) ** 2 if aim else inf)
 
     def _effective_rank(self, images: Tensor) -> float:
@@ -127,11 +144,11 @@ class Adaptive:
         """Add the images to the basis; the share of the remaining ‖A‖² (both sides deflated) that they take away."""
         rest = self._outside(images)
         energy = float(rest.square().sum()) / len(rest)
-        _, scales, rows = torch.linalg.svd(rest, full_matrices=False)
-        rows = rows[scales > 100 * torch.finfo(rest.dtype).eps * self.scale]
+        _, scales, rows = torch.linalg.svd(wide(rest), full_matrices=False)
+        rows = rows[scales > 100 * torch.finfo(rest.dtype).eps * self.scale].to(rest)
         if not len(rows):
             return 0.0
-        rows = torch.linalg.qr(self._outside(rows).T)[0].T.contiguous()
+        rows = torch.linalg.qr(wide(self._outside(rows).T))[0].T.to(rest).contiguous()
         products = torch.cat([self._multiply(part) for part in rows.split(self.block)])
         outside = self._outside(products)
         taken = 2 * float(outside.square().sum()) - float((rows @ outside.T).square().sum())
@@ -153,7 +170,8 @@ class Adaptive:
             rows = self.basis.new_zeros(stop - start, self.size)
             rows[torch.arange(stop - start), torch.arange(start, stop)] = 1
             total += self.form(rows, self._multiply(rows)).sum()
-        return Mean(self.offset + float(total), 0.0, 0, self.matvecs, "unit vectors", True)
+        value = self.offset + float(total)
+        return Mean(value, 0.0, 0, self.matvecs, "unit vectors", self._met(value, 0.0), self._bias(value))
 
     def _multiply(self, rows: Tensor) -> Tensor:
         self.matvecs += len(rows)

@@ -9,7 +9,7 @@ from ..errors import ArgumentError, OperandError
 from ..operators.base import Operator, as_operator
 from .krylov import ROUNDINGS, Krylov
 from .measure import SpectralDensity, quadrature_error, sampling_error
-from .probes import Probes
+from .probes import Probes, check_seed
 from .quadrature import gauss
 
 
@@ -69,6 +69,7 @@ def spectral_density(
     for name, number in (("steps", steps), ("probes", probes), ("block", block)):
         if not isinstance(number, int) or number < 1:
             raise ArgumentError(name, "an integer ≥ 1", repr(number), f"Pass {name}=16, for example.")
+    check_seed(seed)
     earlier = [] if start is None else _earlier(operator, start, probes, seed)
     draws, runs, rules, count, products = Probes(operator, seed), [], [], 0, 0
     while count < probes:

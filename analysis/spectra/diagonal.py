@@ -46,7 +46,7 @@ def diagonal(operator: Operator, tol: float = 0.1, max_matvecs: int = 2000, seed
 
     """
     operator = as_operator(operator)
-    check_options(tol, max_matvecs, block)
+    check_options(tol, max_matvecs, block, seed)
     if not isinstance(operator, Hessian) or diagonal_is_gauss_newton(operator):
         exact = exactly(operator, PerExample.diagonal)
         if exact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
+from numbers import Real
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..errors import ArgumentError, OperandError
 from ..operators.base import Operator, as_operator
 from .lanczos import Found, Key, Sweep, leading
+from .probes import check_seed
 from .results import Eigenpairs
 from .ritz import joined, may_hide_copies
 
@@ -84,6 +86,7 @@ def eigenpairs(
     """
     operator = as_operator(operator)
     count, budget = _check(operator, k, which, tol, max_steps)
+    check_seed(seed)
     keys, room, draw = _KEYS[which], 2 * count + _ROOM, _directions(operator, seed)
     width = min(k, _WIDTH, budget // count)
     first = sweep = _first(operator, start, draw, width, count, budget, room)
@@ -116,7 +119,7 @@ def _check(operator: Operator, k: int, which: str, tol: float, max_steps: int | 
     if not isinstance(k, int) or not 1 <= k <= size:
         remedy = f"Ask for 1 to {size} pairs."
         raise ArgumentError("k", f"an integer from 1 to P = {size}", repr(k), remedy)
-    if not 0 < tol < 1:
+    if not isinstance(tol, Real) or not 0 < tol < 1:
         remedy = "Pass a relative tolerance such as tol=1e-3."
         raise ArgumentError("tol", "a number strictly between 0 and 1", repr(tol), remedy)
     count = min(size, k * len(_KEYS[which]))

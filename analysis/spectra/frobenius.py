@@ -23,7 +23,9 @@ def frobenius_norm(
 
     Cost: as :func:`~lemmata.analysis.trace`: probes, deflated where that spares products.
 
-    Assumptions: the interval takes the mean for normal, and the root for linear over its width (delta method).
+    Assumptions: the interval takes the mean for normal, and the root for linear over its width (delta method); ``bias``
+    takes entries of products for right to the dtype's ε. ``data_stderr`` is None: the squares are no sum over batches, so
+    that leaving one out takes products of its own, and chance in the data alone makes the norm larger.
 
     Errors: ``ArgumentError`` for an option outside its domain, ``NumericsError`` for a product that is not finite.
 
@@ -37,8 +39,9 @@ def frobenius_norm(
 
     """
     operator = as_operator(operator)
-    check_options(tol, max_matvecs, block)
+    check_options(tol, max_matvecs, block, seed)
     found = Adaptive(operator, squared, min(2 * tol, 0.999), max_matvecs, seed, block).run()
     norm = sqrt(max(found.value, 0.0))
-    stderr = found.stderr / (2 * norm) if norm else found.stderr
-    return Estimate(norm, stderr, found.dof, None, found.matvecs, seed, found.method, found.converged)
+    slope = 1 / (2 * norm) if norm else 1.0
+    stderr, bias = found.stderr * slope, found.bias * slope
+    return Estimate(norm, stderr, found.dof, None, found.matvecs, seed, found.method, found.converged, bias)

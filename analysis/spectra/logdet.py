@@ -78,7 +78,7 @@ def logdet(
 
     """
     operator = as_operator(operator)
-    check_options(tol, max_matvecs, block)
+    check_options(tol, max_matvecs, block, seed)
     if max_matvecs < 2 * FIRST:
         remedy = f"Allow at least {2 * FIRST} products."
         raise ArgumentError("max_matvecs", f"an integer ≥ {2 * FIRST}", repr(max_matvecs), remedy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil, sqrt
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from ..operators.base import Operator
 
 #: Probes before an estimator may look at its error for the first time, and then growth of their number between looks.
 FIRST, GROWTH = 10, 1.5
+#: Allowed for rounding: multiples of a dtype's ε in a sum over many products or gradients (measured on networks: below 1).
+ALLOWANCE = 4.0
 
 
 class Probes:
@@ -54,9 +57,13 @@ def moments(samples: Tensor, rank: float) -> tuple[float, float]:
     """The mean of n samples and its widened standard error, by one transfer to the host; refuses nan."""
     mean, spread = torch.stack([samples.mean(), samples.std()]).tolist()
     if not (abs(mean) < float("inf") and spread < float("inf")):
-        remedy = "Use dtype=torch.float64, or scale the operator down."
-        raise NumericsError("a product of the operator", "finite entries", "inf or nan", remedy)
+        raise overflow("a product of the operator")
     return mean, spread / sqrt(len(samples)) * widening(len(samples), rank)
+
+
+def overflow(what: str) -> NumericsError:
+    """The error for a number that is not finite."""
+    return NumericsError(what, "finite entries", "inf or nan", "Use dtype=torch.float64, or scale the operator down.")
 
 
 def dots(left: Tensor, right: Tensor) -> Tensor:
@@ -64,9 +71,19 @@ def dots(left: Tensor, right: Tensor) -> Tensor:
     return torch.stack([a.double() @ b.double() for a, b in zip(left, right, strict=True)])
 
 
-def check_options(tol: float, max_matvecs: int, block: int) -> None:
+def wide(tensor: Tensor) -> Tensor:
+    """In float32 at least, for what half precision has no algorithm, or no range."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def meets(tol: float, value: float, half: float, bias: float) -> bool:
+    """Does value ± (half + bias) meet a relative tolerance? What is zero to rounding is as near as may be."""
+    return half + bias <= tol * abs(value) or max(half, abs(value) / 2) <= bias
+
+
+def check_options(tol: float, max_matvecs: int, block: int, seed: int) -> None:
     """The options that every estimator with probes has."""
-    if not 0 < tol < 1:
+    if not isinstance(tol, Real) or not 0 < tol < 1:
         remedy = "Pass a relative tolerance such as tol=0.01."
         raise ArgumentError("tol", "a number strictly between 0 and 1", repr(tol), remedy)
     if not isinstance(max_matvecs, int) or max_matvecs < FIRST:
@@ -75,3 +92,10 @@ def check_options(tol: float, max_matvecs: int, block: int) -> None:
     if not isinstance(block, int) or block < 1:
         remedy = "Pass block=16, the number of vectors held at a time."
         raise ArgumentError("block", "an integer ≥ 1", repr(block), remedy)
+    check_seed(seed)
+
+
+def check_seed(seed: int) -> None:
+    """An integer that a generator takes."""
+    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise ArgumentError("seed", "an integer of 64 bits", repr(seed), "Pass seed=0, or another integer.")

@@ -23,12 +23,13 @@ class Estimate:
         value: the estimate.
         stderr: standard error from the random probes (0 where the method is exact).
         dof: degrees of freedom of ``stderr``.
-        data_stderr: standard error from a jackknife over batches, kept apart; None if it was not asked for.
+        data_stderr: standard error over draws of the data, from a jackknife over batches, kept apart; None if unknown.
         matvecs: operator products spent.
         seed: the seed of the probes.
         method: the estimator's name.
         converged: whether the error bars met the tolerance that was asked for.
         bias: bound on the error that is not random, of a quadrature or of rounding; it widens the interval on each side.
+        batches: behind ``data_stderr``; its interval takes Student's t with one degree of freedom less.
 
     Example:
         >>> Estimate(638.3, 3.0, 211, 7.1, 212, 0, "hutchinson")
@@ -45,6 +46,7 @@ class Estimate:
     method: str
     converged: bool = True
     bias: float = 0.0
+    batches: int = 0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         r"""The two-sided interval, value ± (t·stderr + bias), that covers the truth with probability ``level``.
@@ -69,8 +71,10 @@ class Estimate:
         return format(self.value, spec) if spec else repr(self)
 
     def __repr__(self) -> str:
-        data = "" if self.data_stderr is None else f"; data ± {_two_digits(1.96 * self.data_stderr)}"
-        half = self._half(0.95)
+        half, data = self._half(0.95), ""
+        if self.data_stderr is not None:
+            t = _quantile(0.95, self.batches - 1) if self.batches else 1.96
+            data = f"; data ± {_two_digits(t * self.data_stderr)}"
         state = "" if self.converged else "; not converged"
         return f"{_to_error(self.value, half)} ± {_two_digits(half)} (95 %, {self.matvecs} products{data}{state})"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -124,7 +126,7 @@ def _check(operator: Operator, rhs: Tensor, tol: float, max_steps: int) -> None:
     operator._check(rhs)
     if not bool(rhs.isfinite().all()):
         raise OperandError("rhs", "finite entries", "inf or nan", "Look for an overflow where b is made.")
-    if not 0 < tol < 1:
+    if not isinstance(tol, Real) or not 0 < tol < 1:
         remedy = "Pass a relative tolerance such as tol=1e-6."
         raise ArgumentError("tol", "a number strictly between 0 and 1", repr(tol), remedy)
     if not isinstance(max_steps, int) or max_steps < 1:

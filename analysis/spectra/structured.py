@@ -16,9 +16,11 @@ from ..operators.gauss_newton import GGN, GaussNewtonProducts, LossHessian, Midd
 from ..operators.hessian import Hessian
 from ..operators.objective import Objective, Term
 from ..operators.per_example import Recorder, Use, edges, half, nodes
+from .probes import ALLOWANCE, wide
 
 T = TypeVar("T")
 
+_TINY = 1e-3  # share of the largest eigenvalue of an example's loss Hessian, up to which it may be taken for rounding
 _WIDEST = 128  # entries of one example's output, up to which a backward pass for each beats random probes
 
 #: Nodes of a graph that are piecewise linear in their only differentiable input, or in all of them together.
@@ -47,13 +49,32 @@ class Part:
     output: Tensor
     columns: list[Tensor]
     signs: list[Tensor]
+    size: float
+
+    def inputs(self) -> list[Tensor]:
+        """What each layer multiplies, in float32 at least, so that squares do not vanish."""
+        return [wide(use.inputs()) for use in self.uses]
 
     def slopes(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """One backward pass a column: δ in each layer, and the sign of each example."""
         outputs = [use.output for use in self.uses]
         for column, sign in zip(self.columns, self.signs, strict=True):
             given = torch.autograd.grad(self.output, outputs, column, retain_graph=True, allow_unused=True)
-            yield [torch.zeros_like(o) if g is None else g for o, g in zip(outputs, given, strict=True)], sign
+            yield [wide(torch.zeros_like(o) if g is None else g) for o, g in zip(outputs, given, strict=True)], sign
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A number as a sum over batches: their parts, (B,), their sizes, and a bound on the rounding of the sum."""
+
+    parts: Tensor
+    sizes: tuple[float, ...]
+    bias: float
+
+    @property
+    def value(self) -> float:
+        """The sum."""
+        return float(self.parts.sum())
 
 
 class PerExample:
@@ -79,24 +100,29 @@ class PerExample:
             self.passes += len(part.columns)
             yield part
 
-    def trace(self) -> float:
+    def trace(self) -> Sum:
         """Σ ± ‖J_nᵀ b‖²."""
-        total = torch.zeros((), dtype=torch.float64, device=self.objective.device)
+        rows, sizes = [], []
         for part in self.parts():
-            inputs = [use.inputs() for use in part.uses]
+            total = torch.zeros(2, dtype=torch.float64, device=self.objective.device)
+            inputs = part.inputs()
             for slopes, sign in part.slopes():
                 for use, a, slope in zip(part.uses, inputs, slopes, strict=True):
-                    total += (use.norms(slope, a) * sign).sum(dtype=torch.float64)
-        return float(total)
+                    norms = use.norms(slope, a).double()
+                    total += torch.stack([norms @ sign.double(), norms.sum()])
+            rows.append(total)
+            sizes.append(part.size)
+        parts, magnitudes = torch.stack(rows).cpu().T
+        return Sum(parts, tuple(sizes), ALLOWANCE * torch.finfo(self.objective.dtype).eps * float(magnitudes.sum()))
 
     def diagonal(self) -> Tensor:
         """Σ ± (J_nᵀ b)², entry by entry, (P,), in float64."""
         total = [torch.zeros(leaf.shape, dtype=torch.float64, device=leaf.device) for leaf in self.theta]
         for part in self.parts():
-            inputs = [use.inputs() for use in part.uses]
+            inputs = part.inputs()
             for slopes, sign in part.slopes():
                 for use, a, slope in zip(part.uses, inputs, slopes, strict=True):
-                    for place, square in use.squares(slope, a, sign):
+                    for place, square in use.squares(slope, a, wide(sign)):
                         total[place] += square.reshape(total[place].shape)
         return torch.cat([piece.reshape(-1) for piece in total])
 
@@ -110,7 +136,7 @@ class PerExample:
         middle = self.products.metric.bind(term, outputs, slopes)
         _examples_apart(output, uses, middle)
         columns, signs = _factor(output, middle, weight)
-        return Part(uses, output, columns, signs)
+        return Part(uses, output, columns, signs, term.size)
 
 
 def _factor(output: Tensor, middle: Middle, weight: float) -> tuple[list[Tensor], list[Tensor]]:
@@ -119,12 +145,12 @@ def _factor(output: Tensor, middle: Middle, weight: float) -> tuple[list[Tensor]
     eye = torch.eye(width, dtype=output.dtype, device=output.device)
     units = eye[:, None].expand(width, count, width).reshape(width, *output.shape)
     rows = middle([units], width > 1) if width > 1 else [middle([units[0]], False)[0][None]]
-    blocks = rows[0].detach().reshape(width, count, width).permute(1, 0, 2) * weight
+    blocks = wide(rows[0].detach()).reshape(width, count, width).permute(1, 0, 2) * weight
     values, vectors = torch.linalg.eigh((blocks + blocks.transpose(1, 2)) / 2)
-    bound = 10 * width * torch.finfo(output.dtype).eps * values.abs().amax(1, keepdim=True)
-    values = values.where(values.abs() > bound, 0)  # what is rounding has no sign
+    bound = min(10 * width * torch.finfo(output.dtype).eps, _TINY) * values.abs().amax(1, keepdim=True)
+    values = values.where(values.abs() > bound, 0)  # what is rounding takes no backward pass
     kept = [r for r in range(width) if bool(values[:, r].any())]
-    columns = [(vectors[:, :, r] * values[:, r].abs().sqrt()[:, None]).reshape(output.shape) for r in kept]
+    columns = [(vectors[:, :, r] * values[:, r].abs().sqrt()[:, None]).reshape(output.shape).to(output) for r in kept]
     return columns, [values[:, r].sign() for r in kept]
 
 
@@ -259,5 +285,5 @@ def gram_spectrum(operator: Operator) -> Tensor:
     width = len(parts[0].output) * len(slopes)
     total = torch.zeros(width, width, dtype=torch.float64)
     for index, use in enumerate(parts[0].uses):
-        total += use.kernel([layers[index] for layers in slopes], use.inputs()).to("cpu", torch.float64)
+        total += use.kernel([layers[index] for layers in slopes], wide(use.inputs())).to("cpu", torch.float64)
     return torch.linalg.eigvalsh(total).flip(0)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import lemmata.analysis as la
 from lemmata.analysis.curvature.eigenspace import Eigenspace, EigenspaceOverlap, eigenspace, eigenspace_overlap
-from lemmata.analysis.curvature.jackknife import jackknife
 from lemmata.analysis.curvature.overlap import GradientOverlap, gradient_overlap
 from lemmata.analysis.errors import ArgumentError, NumericsError, OperandError
+from lemmata.analysis.jackknife import jackknife
 
 MSE = nn.MSELoss()
 

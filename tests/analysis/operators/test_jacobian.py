@@ -41,6 +41,25 @@ def test_the_kernel():
     assert K.plan(3).products == 3
 
 
+def test_the_plan_counts_products_and_what_is_held():
+    model = network()
+
+    def planned(count, k=1):
+        return la.Jacobian(model, inputs(count)).plan(k)
+
+    held, numbers = planned(1000).bytes, sum(p.numel() for p in model.parameters())
+    least = 1000 * (3 + 5 + 4) * 8  # inputs, hidden layer and outputs in float64
+    grown = planned(2000).bytes - held
+    assert least <= grown <= 8 * least
+    J = la.Jacobian(model, inputs())
+    for side, name in ((J, "Jacobian"), (J.T, "Jacobian.T")):
+        one, many = side.plan(), side.plan(7)
+        assert many.products == 7 and many.seconds > 0 and f"{name}: 7 products" in repr(many)
+        assert many.bytes - one.bytes == 6 * (numbers + J.shape[0]) * 8  # graph once, vectors for each
+        assert side.plan(1000).bytes == side.plan(32).bytes  # which is how many are held at a time
+        assert side.plan(1000).bytes > side.plan(31).bytes
+
+
 def test_bound_to_the_parameters_it_was_built_on():
     model, x = network(), inputs()
     J = la.Jacobian(model, x)
