@@ -132,8 +132,8 @@ def draw_drift(ax: Any, rows: Rows) -> Columns:
         columns[label] = row.values["drift"]
         style, colour = ("x--" if row.arm else "o-"), f"C{KINDS.index(row.point['kind'])}"
         ax.loglog(columns["η"], columns[label], style, color=colour, label=label)
-    ax.set(xlabel="step size η (Adam: η/20)", ylabel="change of the difference ÷ of its sides")
-    ax.legend(fontsize=7)
+    ax.set(xlabel="step size η (Adam: η/20)", ylabel="change of the difference ÷ of its sides", ylim=(1e-5, 1))
+    ax.legend(loc="lower right", ncols=2, fontsize=7)
     return columns
 
 
@@ -267,8 +267,8 @@ def draw_separation(ax: Any, rows: Rows) -> Columns:
         label = f"{row.point['kind']}, {row.point['rule']}"
         columns[label] = row.values["apart"]
         ax.semilogy(columns["step"], columns[label], label=label)
-    ax.set(xlabel="step", ylabel="largest difference of two units")
-    ax.legend(fontsize=7)
+    ax.set(xlabel="step", ylabel="largest difference of two units", ylim=(1e-14, 10))
+    ax.legend(loc="lower right", ncols=2, fontsize=7)
     return columns
 
 

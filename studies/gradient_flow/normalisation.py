@@ -104,8 +104,8 @@ def draw_growth(ax: Any, rows: Rows) -> Columns:
 @claim(
     source=("vanlaarhoven2017l2", "arora2019theoretical"),
     predicts=AtMost(1e-9),
-    quick=Grid(steps=[60], eta=[0.1], seeds=3),
-    full=Grid(steps=[1000], eta=[0.02, 0.1], seeds=10),
+    quick=Grid(steps=[60], eta=[0.5], seeds=3),
+    full=Grid(steps=[1000], eta=[0.1, 0.5], seeds=10),
     controls={
         "steps along the gradient: momentum": dict(momentum=0.9),
         "the loss alone: weight decay": dict(decay=0.05),
