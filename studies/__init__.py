@@ -33,6 +33,7 @@ STUDIES: tuple[str, ...] = (
     "curvature/solution_sets",
     "gradient_flow/finite_width",
     "gradient_flow/phases",
+    "gradient_flow/noise",
     "gradient_flow/recurrence",
     "gradient_flow/gates",
     "gradient_flow/chaos",

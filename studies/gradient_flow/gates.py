@@ -59,7 +59,8 @@ def draw_gates(ax: Any, rows: Rows) -> Columns:
                 for steps in columns["steps"]
             ]
             columns[f"bias {bias:g}" + (", recurrent weights" if arm else "")] = found
-            ax.semilogy(columns["steps"], found, mark, color=f"C{place}", label=None if arm else f"bias {bias:g}")
+            label = f"bias {bias:g}" if not arm else None if place else "with recurrent weights"
+            ax.semilogy(columns["steps"], found, mark, color=f"C{place}", label=label)
         line = np.linspace(0, max(columns["steps"]), 50)
         ax.semilogy(line, (1 / (1 + np.exp(-bias))) ** line, color=f"C{place}", linewidth=1)
     ax.set(xlabel="steps", ylabel="size of the derivative")

@@ -113,8 +113,8 @@ def rnn_gradient_bound_orthogonal(
 
 
 def log_norms(U: Tensor, most: int) -> np.ndarray:
-    """ln ‖U^k‖₂ for k = 1 … ``most``."""
-    power, scale, found = U, 0.0, []
+    """ln ‖U^k‖₂ for k = 0 … ``most``."""
+    power, scale, found = U, 0.0, [0.0]
     for _ in range(most):
         size = torch.linalg.matrix_norm(power, 2)
         scale += float(size.log())
@@ -126,15 +126,15 @@ def log_norms(U: Tensor, most: int) -> np.ndarray:
 def draw_transient(ax: Any, rows: Rows) -> Columns:
     """Gradients of a linear network first grow as its norm would have it, then vanish at the rate of its eigenvalues.
 
-    Logarithm of the norm of the k-th power against k, for one random matrix. The curve rises at first and falls along a
-    straight line later on; a steep line, the power of the norm, leaves it at once.
+    Logarithm of the norm of the k-th power against k, for one random matrix. The curve jumps up in the first step and later
+    falls along a straight line; a steep line, the power of the norm, leaves it at once.
     """
     chosen = next(row for row in rows if not row.arm and row.point["gain"] == 0.9)
     curve, radius = chosen.values["curve"], chosen.values["radius"]
-    k = np.arange(1, len(curve) + 1)
+    k = np.arange(len(curve))
     ax.plot(k, curve, color="C0", label="$\\ln \\|U^k\\|$")
     ax.plot(k, k * radius, "--", color="C1", label="$k \\ln \\rho$")
-    ax.plot(k[:4], k[:4] * curve[0], "--", color="C3", label="$k \\ln \\|U\\|$")
+    ax.plot(k[:4], k[:4] * curve[1], "--", color="C3", label="$k \\ln \\|U\\|$")
     ax.set(xlabel="steps k", ylabel="logarithm")
     ax.legend()
     return {"k": k, "log of the norm": curve, "k log of the radius": k * radius}
@@ -164,9 +164,9 @@ def gelfand_vs_norm(
     """
     U = gaussian(torch.Generator().manual_seed(seed), width, width) * gain / width**0.5
     curve = log_norms(U, 2 * steps if long else 1)
-    slope = (curve[-1] - curve[steps - 1]) / steps if long else curve[0]
+    slope = (curve[-1] - curve[steps]) / steps if long else curve[1]
     rho = float(torch.linalg.eigvals(U).abs().max().log())
-    return {"value": slope - (rho if radius else curve[0]), "curve": curve[:60], "radius": rho}
+    return {"value": slope - (rho if radius else curve[1]), "curve": curve[:60], "radius": rho}
 
 
 # What a linear network remembers
