@@ -33,7 +33,7 @@ SYMBOLS = {"SUPPORTED": "✓", "REFUTED": "✗", "INCONCLUSIVE": "?", "DEPENDS":
 SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 MOST_ROWS = 12
 HEAD_ROWS = 8
-WIDE = 16  # letters from which a column of a table shares the width that is left
+WIDE = (16, 40)  # letters from which a column of a table gets a share of the width that is left, and a second one
 PAGE_WIDTH_PT = 462.0
 
 
@@ -305,12 +305,13 @@ def _shown(view: View, table: Table, anchor: str) -> dict[str, Any]:
         for place, column in enumerate(columns.values())
     ]
     rows = [[_cell(cell, 3) for cell in row] for row in table.rows]
-    wide = [max(map(len, column), default=0) > WIDE for column in zip(*rows, strict=True)] or [False] * len(columns)
+    longest = [max(map(len, column), default=0) for column in zip(*rows, strict=True)] or [0] * len(columns)
+    shares = [sum(length > limit for limit in WIDE) for length in longest]
     return {
         "anchor": anchor,
         "title": text(table.title),
         "note": text(table.note),
-        "columns": [[text(name), kind, share] for name, kind, share in zip(columns, kinds, wide, strict=True)],
+        "columns": [[text(name), kind, share] for name, kind, share in zip(columns, kinds, shares, strict=True)],
         "rows": rows,
         "file": _table(view, anchor, columns, text(table.title)),
     }
