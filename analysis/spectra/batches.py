@@ -16,7 +16,7 @@ from ..operators.base import Operator, Plan
 from ..operators.bound import Bound
 from ..operators.engine import Retained
 from .adaptive import Adaptive, Mean, quadratic
-from .probes import dots
+from .probes import wide
 from .structured import _objective
 
 Spread = tuple[float | None, int]
@@ -35,7 +35,8 @@ class Noting(Operator):
 
         def note(first: int, batch: int, products: Tensor, factor: float) -> None:
             rows = slice(first, first + len(products))
-            forms[rows, batch] = dots(vectors[rows], products) * factor
+            pairs = zip(vectors[rows], products, strict=True)  # in their dtype: an error bar needs no more
+            forms[rows, batch] = torch.stack([wide(v) @ wide(product) for v, product in pairs]).double() * factor
 
         products = self.operator._multiply(vectors, note)
         self.noted.append(forms)
