@@ -57,7 +57,7 @@ def draw_spectrum(ax: Any, rows: Rows) -> Columns:
     width = max(row.point["width"] for row in rows)
     chosen = [r for r in rows if r.point["width"] == width and r.point["index"] == width and not r.error]
     index, truth = np.arange(1, width + 1), newman(width)
-    columns = {"index": index, "Newman": truth}
+    columns: dict[str, Any] = {"index": index, "Newman": truth}
     for arm, label in (("", "Gaussian"), ("Gaussian entries: orthogonal matrices", "orthogonal")):
         columns[label] = np.mean([r.values["spectrum"] for r in chosen if r.arm == arm], 0)
         ax.plot(index, columns[label], "o", markersize=4, label=label)
@@ -232,17 +232,16 @@ def pitchfork_rnn(excess: float, start: float, seed: int, bias: float = 0.0) -> 
     return unit(1 + excess, bias, round(30 / excess), start)[0]
 
 
-CRITICAL = dict(
-    quick=Grid(steps=[1000, 3000, 10000, 30000, 100000], start=[0.3, 1.0], seeds=1),
-    full=Grid(steps=[1000, 3000, 10000, 30000, 100000, 300000, 1000000], start=[0.3, 0.6, 1.0], seeds=1),
-)
+CRITICAL = Grid(steps=[1000, 3000, 10000, 30000, 100000], start=[0.3, 1.0], seeds=1)
+LONGER = Grid(steps=[1000, 3000, 10000, 30000, 100000, 300000, 1000000], start=[0.3, 0.6, 1.0], seeds=1)
 
 
 @claim(
     source="doya1992bifurcations",
     predicts=Scales("steps", power=-0.5, within=0.02, of="each"),
+    quick=CRITICAL,
+    full=LONGER,
     controls={"the critical weight: a thousandth more": dict(weight=1.001), "no bias: one of 0.001": dict(bias=0.001)},
-    **CRITICAL,
 )
 def pitchfork_rnn_slowing(steps: int, start: float, seed: int, weight: float = 1.0, bias: float = 0.0) -> float:
     r"""At the critical weight a recurrent unit forgets its start as a power of time.
@@ -256,8 +255,9 @@ def pitchfork_rnn_slowing(steps: int, start: float, seed: int, weight: float = 1
 @claim(
     source="doya1992bifurcations",
     predicts=Scales("steps", power=-1.5, within=0.02, of="each"),
+    quick=CRITICAL,
+    full=LONGER,
     controls={"the critical weight: a thousandth less": dict(weight=0.999)},
-    **CRITICAL,
 )
 def pitchfork_rnn_gradient(steps: int, start: float, seed: int, weight: float = 1.0) -> float:
     r"""At the critical weight the gradient vanishes as a power of time, not exponentially.

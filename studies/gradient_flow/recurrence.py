@@ -194,7 +194,7 @@ def draw_memory(ax: Any, rows: Rows) -> Columns:
     source="jaeger2001short",
     predicts=Equals("width", within="0.03*width"),
     quick=Grid(width=[10, 20], steps=[4000], seeds=12),
-    full=Grid(width=[10, 20, 40], steps=[20000], seeds=20),
+    full=Grid(width=[10, 20, 30], steps=[20000], seeds=20),
     controls={
         "linear units: tanh": dict(units="tanh"),
         "weights that mix all directions: a multiple of the identity": dict(mixing=False),

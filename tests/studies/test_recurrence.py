@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lemmata.analysis.gradient_flow import lyapunov_exponents, tangent_maps
 from lemmata.architectures import GRU, LSTM, RNN
 from lemmata.studies.data import gaussian
 from lemmata.studies.gradient_flow import gates, recurrence
@@ -106,3 +107,20 @@ def test_transport_is_that_of_differences_in_torch_s_own_cells(kind: str) -> Non
     logits = x[:, 0] @ stock.weight_ih[4:8].T + (stock.bias_ih + stock.bias_hh)[4:8]
     assert gates.transport(found, logits.sigmoid())["value"] < 1e-8
     assert gates.transport(found, (logits - stock.bias_hh[4:8]).sigmoid())["value"] > 1e-2  # two biases, not one
+
+
+def test_exponents_of_gates_are_the_mean_logarithms_of_the_gates() -> None:
+    """Of the Jacobian of (h, c) without recurrent weights: ln f on average for each cell; h itself is forgotten at once."""
+    draws = torch.Generator().manual_seed(0)
+    net, n = LSTM(2, 3, generator=draws).requires_grad_(False), 3
+    net.U.zero_()
+    net.b[n : 2 * n] = torch.tensor([0.0, 1.0, 2.0])
+    inputs = gaussian(draws, 640, 2)
+
+    def step(state: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(gates.lstm_step(net, x, *state.chunk(2)))
+
+    found = lyapunov_exponents(tangent_maps(step, torch.zeros(2 * n), inputs), 2 * n, steps=600, warmup=40, tol=0.0)
+    truth = (inputs[40:] @ net.W[n : 2 * n].T + net.b[n : 2 * n]).sigmoid().log().mean(0)
+    assert torch.allclose(found.values[:n], truth.sort(descending=True)[0], atol=0.01)
+    assert bool((found.values[n:] < -10).all()) and not torch.allclose(found.values[:n], truth, atol=0.01)
