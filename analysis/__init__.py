@@ -5,7 +5,7 @@ Use: ``import lemmata.analysis as la``.
 
 from .audit import Audit, Check, audit
 from .errors import LemmataError
-from .gradient_flow import GradientHealth, NoiseScale, gradient_health, noise_scale
+from .gradient_flow import GradientHealth, NoiseScale, conserved, gradient_health, noise_scale
 from .operators import GGN, NTK, Dense, EmpiricalFisher, Fisher, Hessian, Jacobian, Layout, Operator, Plan
 from .spectra import (
     Diagonal,
@@ -45,6 +45,7 @@ __all__ = [
     "Solution",
     "SpectralDensity",
     "audit",
+    "conserved",
     "diagonal",
     "eigenpairs",
     "frobenius_norm",

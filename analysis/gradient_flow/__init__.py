@@ -1,5 +1,6 @@
 """How signals, gradients and kernels travel through depth, width and time."""
 
+from .conservation import Balance, Conserved, Drift, conserved
 from .health import GradientHealth, ParameterHealth, gradient_health
 from .lyapunov import LyapunovSpectrum, TangentMap, lyapunov_exponents, tangent_maps
 from .mean_field import DepthScales, MeanField, Propagation, critical_weight_variance
@@ -7,7 +8,10 @@ from .noise_scale import NoiseScale, noise_scale
 from .verdicts import LayerHealth
 
 __all__ = [
+    "Balance",
+    "Conserved",
     "DepthScales",
+    "Drift",
     "GradientHealth",
     "LayerHealth",
     "LyapunovSpectrum",
@@ -16,6 +20,7 @@ __all__ = [
     "ParameterHealth",
     "Propagation",
     "TangentMap",
+    "conserved",
     "critical_weight_variance",
     "gradient_health",
     "lyapunov_exponents",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+import lemmata.analysis as la
 from lemmata.architectures import CNN, MLP, DeepLinear
 from lemmata.studies.claim import AtMost, Equals, Grid, claim, script
 from lemmata.studies.data import digits, gaussian
@@ -71,27 +72,16 @@ def after(path: Iterates, steps: int) -> Tensor:
     return next(islice(path, steps, None))[0]
 
 
-def flows(model: nn.Module, flat: Tensor, whole: bool) -> Tensor:
-    """What flows into each hidden layer, W Wᵀ + b bᵀ, and what flows out, Vᵀ V of the next layer's weights: (2, …).
-
-    The whole matrices, or their diagonals: one number for each unit or channel.
-    """
-    named = layout_of(model).split(flat)
-    weights = {name: value.flatten(1) for name, value in named.items() if name.endswith("weight")}
-    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for before, after_it in pairwise(weights):
-        bias = named.get(before.replace("weight", "bias"), weights[before].new_zeros(len(weights[before])))
-        rows, columns = torch.column_stack([weights[before], bias]), named[after_it].transpose(0, 1).flatten(1)
-        for side, gram in zip(sides, (rows @ rows.T, columns @ columns.T), strict=True):
-            side.append(gram.flatten() if whole else gram.diagonal())
-    return torch.stack([torch.cat(side) for side in sides])
+def differences(kind: str, seed: int) -> la.gradient_flow.Conserved:
+    """What flows into hidden layers minus what flows out of them, where the network can be rescaled."""
+    model = network(kind, seed)
+    return la.conserved(model, digits(IMAGES, images=isinstance(model, CNN))[0])
 
 
-def drift(kind: str, model: nn.Module, end: Tensor) -> float:
-    """Change of what flows in minus what flows out, in units of the changes of both."""
-    whole = kind == "deep linear"
-    into, out = flows(model, end, whole) - flows(model, flat_parameters(model), whole)
-    return float((into - out).norm() / (into.norm() + out.norm()))
+def drift(kind: str, seed: int, model: nn.Module, end: Tensor) -> float:
+    """Change of the differences, in units of the changes of their sides: the largest of all layers."""
+    split = layout_of(model).split
+    return float(differences(kind, seed).drift([split(flat_parameters(model)), split(end)]).values[-1].max())
 
 
 @claim(
@@ -113,7 +103,7 @@ def balancedness_conservation(kind: str, steps: int, seed: int, units: str = "")
     The control has tanh units: no rescaling of weights leaves the function as it was.
     """
     model = network(kind, seed, units)
-    return drift(kind, model, after(flow(on_digits(model), flat_parameters(model), TIME / steps), steps))
+    return drift(kind, seed, model, after(flow(on_digits(model), flat_parameters(model), TIME / steps), steps))
 
 
 ADAPTIVE = "one step size for all entries: Adam"
@@ -163,7 +153,7 @@ def balancedness_conservation_steps(kind: str, coarsest: int, seed: int, adaptiv
         path = (
             optimised(loss, start, partial(torch.optim.Adam, lr=step / 20)) if adaptive else descent(loss, start, step)
         )
-        found.append(drift(kind, model, after(path, count)))
+        found.append(drift(kind, seed, model, after(path, count)))
     slope = float(np.polyfit(np.log(eta), np.log(found), 1)[0])
     return {"value": slope, "eta": eta, "drift": np.array(found)}
 
@@ -211,12 +201,13 @@ def balancedness_weight_decay(
     if not everywhere:
         rates[first:] = 0.0
     path = islice(flow(on_digits(model, rates), start, TIME / steps), 0, steps + 1, steps // 10)
-    sides = torch.stack([flows(model, flat, kind == "deep linear") for flat, _ in path])
-    differences = sides[:, 0] - sides[:, 1]
-    decayed = 2 * decay * torch.linspace(0, TIME, len(differences), dtype=start.dtype, device=start.device)
-    size = differences[0].norm()
-    off = (differences - torch.exp(-decayed)[:, None] * differences[0]).norm(dim=1).max() / size
-    return {"value": float(off), "decayed": decayed, "left": differences.norm(dim=1) / size}
+    points = [layout_of(model).split(flat) for flat, _ in path]
+    sides = [[balance.sides(point) for balance in differences(kind, seed).balances] for point in points]
+    found = torch.stack([torch.cat([(into - out).flatten() for into, out in point]) for point in sides])
+    decayed = 2 * decay * torch.linspace(0, TIME, len(found), dtype=found.dtype, device=found.device)
+    size = found[0].norm()
+    off = (found - torch.exp(-decayed)[:, None] * found[0]).norm(dim=1).max() / size
+    return {"value": float(off), "decayed": decayed, "left": found.norm(dim=1) / size}
 
 
 @claim(
