@@ -35,7 +35,7 @@ class Noting(Operator):
 
         def note(first: int, batch: int, products: Tensor, factor: float) -> None:
             rows = slice(first, first + len(products))
-            pairs = zip(vectors[rows], products, strict=True)  # in their dtype: an error bar needs no more
+            pairs = zip(vectors[rows], products, strict=True)  # not in float64: an error bar needs no more
             forms[rows, batch] = torch.stack([wide(v) @ wide(product) for v, product in pairs]).double() * factor
 
         products = self.operator._multiply(vectors, note)
@@ -53,7 +53,7 @@ class Noting(Operator):
 
 
 class BatchTraces(Adaptive):
-    """:class:`Adaptive` for the trace of A, or A − B, with each batch's part of the same quadratic forms; it takes no further product."""
+    """:class:`Adaptive` for the trace of A, or A − B, with each batch's part of the same quadratic forms."""
 
     def __init__(self, terms: Sequence[Noting], *options: Any) -> None:
         super().__init__(reduce(sub, terms), quadratic, *options)

@@ -36,6 +36,7 @@ LOSS = nn.CrossEntropyLoss()
 NUMBERS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "trace": lambda m, d: la.trace(la.Hessian(m, LOSS, d), 0.1).value,
     "trace of the GGN": lambda m, d: la.trace(la.GGN(m, LOSS, d)).value,
+    "error of the data": lambda m, d: [la.trace(kind(m, LOSS, d), 0.1).data_stderr for kind in (la.Hessian, la.GGN)],
     "norm": lambda m, d: la.frobenius_norm(la.Hessian(m, LOSS, d), 0.1).value,
     "diagonal": lambda m, d: la.diagonal(la.Hessian(m, LOSS, d), 0.3).values,
     "diagonal of the GGN": lambda m, d: la.diagonal(la.GGN(m, LOSS, d)).values,
