@@ -296,7 +296,7 @@ def _record(private: nn.Module, weighting: Weighting, batches: Batches, rows: in
     recorder, value, total, examples = Recorder(private), 0.0, 0.0, 0
     own = {name: p for name, p in private.named_parameters() if p.requires_grad}
     sums = {name: torch.zeros_like(p) for name, p in own.items()}
-    watch = Watch("model", dict(private.named_buffers()), own, next(iter(own.values())).device)
+    watch = Watch("model", dict(private.named_buffers()), dict[str, Tensor](own), next(iter(own.values())).device)
     for index, (weight, inputs, target) in enumerate(weighting.weigh(batches)):
         n = count(inputs, target, f"batch {index}")
         if any(not bool(part.isfinite().all()) for part in floats(inputs)):

@@ -264,7 +264,8 @@ def ratio(found: GroupGradients, tol: float = 0.25, level: float = 0.95) -> Nois
     v, n, k = found.shares, found.examples, len(found.shares)
     squares, whole = found.squares.sum(1), float(found.whole.sum())
     weighed = float((v * squares).sum())
-    trace, square = _moments(*torch.tensor([weighed, whole, n], dtype=torch.float64), k)
+    sums = torch.tensor([weighed, whole, n], dtype=torch.float64)
+    trace, square = _moments(sums[0], sums[1], sums[2], k)
     left = (weighed - v * squares) / (1 - v), found.left_out().sum(1), n * (1 - v)
     traces, squares_left = _moments(*left, k - 1)
     variance = [jackknife(float(trace), traces, v) ** 2, jackknife(float(square), squares_left, v) ** 2]
@@ -274,8 +275,9 @@ def ratio(found: GroupGradients, tol: float = 0.25, level: float = 0.95) -> Nois
     low, high = fieller(float(trace), float(square), variance[0], variance[1], covariance, t)
     value = float(trace / square) if float(square) > 0 else inf
     pairs = zip((trace, square), variance, strict=True)
-    parts = (Estimate(float(x), sqrt(s), k - 1, None, 0, 0, "jackknife") for x, s in pairs)
-    return NoiseScale(value, low, high, level, *parts, n, k, found.unit, (high - low) / 2 <= tol * value < inf)
+    above, below = (Estimate(float(x), sqrt(s), k - 1, None, 0, 0, "jackknife") for x, s in pairs)
+    met = (high - low) / 2 <= tol * value < inf
+    return NoiseScale(value, low, high, level, above, below, n, k, found.unit, met)
 
 
 def _moments(weighed: Tensor, whole: Tensor, n: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -148,10 +148,10 @@ class Recorder(TorchFunctionMode):
             values = list(floats(output))
             if values:
                 self._see(frame, module, values)
-            for gate, (kind, values) in gates(module, args).items():
+            for gate, (kind, parts) in gates(module, args).items():
                 site = self._site(f"{frame.name}: {gate}", kind, None)
-                self._units(site, kind, self.by_example(values, None))
-                site.signal.append(self.by_example(values, None).square().mean(1))
+                self._units(site, kind, self.by_example(parts, None))
+                site.signal.append(self.by_example(parts, None).square().mean(1))
         if not frame.inner:
             self.last = frame.name
         if self.stack:

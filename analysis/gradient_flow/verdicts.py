@@ -141,10 +141,10 @@ def judge(places: Sequence[Place]) -> Verdicts:
         words += ["unused"] if place.tracked and place.row.gradient is None else []
         verdict = ", ".join(words) or HEALTHY
         layers.append(replace(place.row, verdict=verdict, advice=_advice(verdict, places, i)))
-    names = tuple(None if i is None else places[i].row.name for i in (dies, explodes))
+    ends = [None if i is None else places[i].row.name for i in (dies, explodes)]
     flat = chain and not places[chain[-1]].row.gradient.value  # type: ignore[union-attr]
     notes = ("the loss has no slope at the output: nothing can be said of gradients",) if flat else ()
-    return Verdicts(tuple(layers), _factor(places, chain), *names, notes)
+    return Verdicts(tuple(layers), _factor(places, chain), ends[0], ends[1], notes)
 
 
 def _crossing(places: Sequence[Place], chain: Sequence[int], dies: bool) -> int | None:
