@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import jacrev
 
 from lemmata.architectures import GRU, LSTM
-from lemmata.studies.claim import AtMost, Grid, claim, script
+from lemmata.studies.claim import AtMost, Distributed, Grid, claim, script
 from lemmata.studies.data import gaussian
 
 Rows = Sequence[Any]
@@ -107,6 +107,30 @@ def lstm_forget_transport(
         return c
 
     return transport(jacrev(last)(start), (inputs @ net.W[width : 2 * width].T + bias).sigmoid())
+
+
+@claim(
+    source="tallec2018can",
+    predicts=Distributed("stats.uniform(2, t_max - 2)", within=0.2),
+    quick=Grid(t_max=[200], seeds=500),
+    full=Grid(t_max=[20, 200, 2000], seeds=4000),
+    controls={"chrono initialisation: a bias of one": dict(bias_init="forget")},
+)
+def lstm_forget_transport_chrono(t_max: int, seed: int, bias_init: str = "chrono") -> float:
+    r"""Forget biases can be drawn so that memory times are spread evenly.
+
+    A cell with forget gate $f$ remembers for about $1\/(1 - f)$ steps. With $b_f = ln u$ and $u$ uniform between $1$ and
+    $T_max - 1$ this is $u + 1$: uniform between $2$ and $T_max$, the longest time to remember @tallec2018can. The value is the
+    memory time of one cell at rest, from the derivative of its next state by its present one. With all biases one, the
+    control, every cell remembers for $3.7$ steps.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    net = LSTM(
+        1, 1, bias_init=bias_init, t_max=t_max if bias_init == "chrono" else None, generator=draws
+    ).requires_grad_(False)
+    rest = torch.zeros(1)
+    kept = float(jacrev(lambda c: lstm_step(net, rest, rest, c)[1])(torch.ones(1)))
+    return 1 / (1 - kept)
 
 
 @claim(

@@ -80,6 +80,9 @@ def test_gates_carry_gradients() -> None:
         assert trial(**point)["value"] < 1e-14 and trial(**point, recurrent=True)["value"] > 1e-3
     assert gates.lstm_forget_transport(**point, biases=2)["value"] > 0.1
     assert gates.gru_update_transport(**point, swapped=True)["value"] > 0.1
+    times = [gates.lstm_forget_transport_chrono(t_max=50, seed=seed) for seed in range(40)]
+    assert 2 <= min(times) < 15 and 35 < max(times) <= 50
+    assert gates.lstm_forget_transport_chrono(t_max=50, seed=0, bias_init="forget") == pytest.approx(1 + np.e)
     halves = gates.transport(torch.eye(3) / 8, torch.full((3, 3), 0.5))
     assert halves == {"value": 0.0, "size": pytest.approx(1 / 8)}
 
