@@ -17,7 +17,7 @@ def network(width: int, examples: int) -> tuple[nn.Module, nn.Module, tuple[torc
 
 
 @pytest.mark.parametrize("kind", [la.Hessian, la.GGN])
-@pytest.mark.parametrize(("width", "examples", "together"), [(4, 8, True), (64, 512, False)])
+@pytest.mark.parametrize(("width", "examples", "together"), [(4, 8, True), (256, 1024, False)])
 def test_small_operations_are_batched_and_large_ones_are_not(
     kind: type, width: int, examples: int, together: bool
 ) -> None:
