@@ -196,7 +196,7 @@ def balancedness_weight_decay(
     """
     model = network(kind, seed)
     start = flat_parameters(model)
-    first = sum(p.numel() for p in next(iter(model.children()))[0].parameters())
+    first = sum(p.numel() for name, p in model.named_parameters() if name.startswith("layers.0."))
     rates = torch.full_like(start, decay)
     if not everywhere:
         rates[first:] = 0.0
@@ -249,8 +249,8 @@ RULES: dict[str, Rule] = {
 def draw_separation(ax: Any, rows: Rows) -> Columns:
     """Units that start nearly alike, and how they part.
 
-    Largest difference of the weights into two units, logarithmic, over the steps. All lines start near a ten-billionth and
-    rise exponentially until they bend off where the units differ by as much as they weigh, some within fifty steps.
+    Largest difference of the weights into two units, logarithmic, over the steps. All lines start at a few ten-billionths.
+    Those of the MLP rise exponentially until the units differ by as much as they weigh; those of the CNN rise later.
     """
     chosen = [row for row in rows if row.arm and row.k == 0]
     columns: dict[str, Any] = {"step": np.arange(len(chosen[0].values["apart"])) * EVERY}

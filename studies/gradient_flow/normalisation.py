@@ -86,7 +86,7 @@ def batchnorm_scale_invariance(blocks: int, seed: int, layers: str = "conv", eps
 def draw_growth(ax: Any, rows: Rows) -> Columns:
     """Squared norm of the convolutions' weights, measured and from the lengths of the steps.
 
-    Over the steps, relative to the start. Without momentum and decay the crosses lie on the rising line; with momentum they lie
+    Over the steps, relative to the start, logarithmic. Without momentum and decay the crosses lie on the rising line; with momentum they lie
     above theirs, with decay far below.
     """
     chosen = [row for row in rows if row.k == 0]
@@ -94,7 +94,7 @@ def draw_growth(ax: Any, rows: Rows) -> Columns:
     for place, row in enumerate(chosen):
         name = row.arm.partition(": ")[2] or "gradient descent"
         columns |= {f"{name}, measured": row.values["square"], f"{name}, from the steps": row.values["sum"]}
-        ax.plot(columns["step"][::5], row.values["square"][::5], "x", color=f"C{place}", label=f"{name}, measured")
+        ax.semilogy(columns["step"][::5], row.values["square"][::5], "x", color=f"C{place}", label=f"{name}, measured")
         ax.plot(columns["step"], row.values["sum"], color=f"C{place}", label=f"{name}, from the steps")
     ax.set(xlabel="step", ylabel="squared norm ÷ that at the start")
     ax.legend(fontsize=7)
