@@ -127,7 +127,8 @@ def lyapunov_exponents(
     k = n if k is None else k
     _check_sizes(n, k, steps, warmup, tol)
     generator = torch.Generator().manual_seed(seed)
-    Q = torch.linalg.qr(torch.randn(n, k, generator=generator, dtype=torch.float64))[0].to(device, dtype)
+    first = torch.randn(n, k, generator=generator, dtype=torch.float64, device="cpu")
+    Q = torch.linalg.qr(first)[0].to(device, dtype)
     looks = {steps >> i for i in range(steps.bit_length()) if steps >> i >= _LEAST} | {steps}
     increments: list[Tensor] = []
     for step, product in enumerate(products, 1 - warmup):

@@ -9,7 +9,7 @@ follow power laws @doya1992bifurcations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import tanh
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from scipy.special import digamma
 from torch import Tensor
 
-from lemmata.analysis.gradient_flow import lyapunov_exponents, tangent_maps
+from lemmata.analysis.gradient_flow import TangentMap, lyapunov_exponents, tangent_maps
 from lemmata.architectures import RNN
 from lemmata.studies.claim import AtLeast, AtMost, Equals, Grid, Scales, claim, script
 from lemmata.studies.data import gaussian
@@ -26,6 +26,11 @@ from lemmata.studies.gradient_flow.recurrence import rnn_step
 
 Rows = Sequence[Any]
 Columns = Mapping[str, Sequence[Any]]
+
+
+def spectrum(products: Iterable[TangentMap], n: int, steps: int, k: int, warmup: int = 100) -> Tensor:
+    """The k largest exponents from all of the steps, where the trial computes."""
+    return lyapunov_exponents(products, n, steps, k, warmup, tol=0.0, device=torch.get_default_device()).values
 
 
 # Products of random matrices
@@ -89,7 +94,7 @@ def lyapunov_gaussian_product(width: int, index: int, steps: int, seed: int, law
     of which few large ones make up the variance.
     """
     draws = torch.Generator().manual_seed(seed)
-    found = lyapunov_exponents(layers(law, width, draws), width, steps, k=index, tol=0.0).values
+    found = spectrum(layers(law, width, draws), width, steps, index)
     return {"value": float(found[-1] - newman(width)[index - 1]), "spectrum": found}
 
 
@@ -111,7 +116,7 @@ def largest_exponent(width: int, gain: float, steps: int, symmetric: bool, seed:
     """The largest Lyapunov exponent of the network, and the logarithm of the spectral radius of its weights."""
     net, zero, start = at_rest(width, gain, symmetric, seed)
     maps = tangent_maps(lambda h: rnn_step(net, zero, h), start)
-    found = lyapunov_exponents(maps, width, steps, k=1, warmup=200, tol=0.0, seed=seed % 1000).values[0]
+    found = spectrum(maps, width, steps, 1, warmup=200)[0]
     return float(found), float(torch.linalg.eigvals(net.U).abs().max().log())
 
 
@@ -195,12 +200,12 @@ def lyapunov_sum_rule(gain: float, width: int, steps: int, seed: int, left_out: 
     """
     net, zero, h = at_rest(width, gain, False, seed)
     maps = tangent_maps(lambda h: rnn_step(net, zero, h), h)
-    spectrum = lyapunov_exponents(maps, width, steps, k=width - left_out, warmup=0, tol=0.0)
+    exponents = spectrum(maps, width, steps, width - left_out, warmup=0)
     volume = float(torch.linalg.slogdet(net.U)[1])
     for _ in range(steps):
         h = rnn_step(net, zero, h)
         volume += float((1 - h.square()).log().sum()) / steps
-    return abs(float(spectrum.values.sum()) - volume)
+    return abs(float(exponents.sum()) - volume)
 
 
 # One unit, where rest loses its stability
