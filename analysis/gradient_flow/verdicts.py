@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise, takewhile
@@ -20,6 +21,7 @@ FLOOR, CEILING = 1e-6, 1e6  # of second moments, beside that at the output (grad
 _ABRUPT = 1e-3  # a single place that changes a second moment by more than this is to blame alone
 _DEAD = 0.75  # share of the units; where all examples are alike, half of them are zero without any fault
 _FLAT = 0.5  # share of the values that are saturated
+_SHARP = 0.05  # entropy of attention
 _WANTED = {"relu": 2.0, "tanh": 1.0, "sigmoid": 16.0}  # fan_in · Var(w) that keeps second moments of gradients
 
 
@@ -118,33 +120,47 @@ def judge(places: Sequence[Place]) -> Verdicts:
     """The verdict of every place."""
     chain = [i for i, place in enumerate(places) if place.row.gradient is not None]
     dies, explodes = _crossing(places, chain, dies=True), _crossing(places, chain, dies=False)
-    dies = None if dies is None else _source(places, dies)
+    if dies is not None:
+        dies = _source(places, dies) if _starves(places, chain[: chain.index(dies)]) else None
     fades, bursts = _signal(places)
+    turns = {"gradient dies": dies, "gradient explodes": explodes, "signal dies": fades, "signal explodes": bursts}
     crowded = _crowded(places)
-    starved = set(chain[: chain.index(dies)]) if dies is not None else set()
+    starved = set(chain[: chain.index(dies)]) if dies in chain else set()
+    blocked = {i for i in chain if i not in starved and _blocked(places, chain, i)}
+    unused = {i for i, place in enumerate(places) if place.tracked and place.row.gradient is None}
+    blocked, unused = _in_all_calls(places, blocked), _in_all_calls(places, unused)
     layers = []
     for i, place in enumerate(places):
-        words = []
-        if _source(places, i) != i:
-            words.append("no signal")
-        elif place.row.dead is not None and place.row.dead >= _DEAD:
-            words.append("dead")
-        if place.row.saturated is not None and place.row.saturated.value >= _FLAT:
-            words.append("saturated")
-        if place.row.entropy is not None and place.row.entropy.interval()[1] < 0.05:
-            words.append("attends to one key")
-        marks = {"gradient dies": dies, "gradient explodes": explodes, "signal dies": fades, "signal explodes": bursts}
-        words += [word for word, mark in marks.items() if mark == i and not words]
+        units = _units(places, i)
+        words = [units] if units else [word for word, mark in turns.items() if mark == i]
         words += ["examples alike"] if crowded == i else []
-        words += ["starved"] if i in starved and not words else []
-        words += ["blocked"] if i not in starved and not words and _blocked(places, chain, i) else []
-        words += ["unused"] if place.tracked and place.row.gradient is None else []
+        rest = {"starved": starved, "blocked": blocked, "unused": unused}
+        words = words or [word for word, members in rest.items() if i in members]
         verdict = ", ".join(words) or HEALTHY
         layers.append(replace(place.row, verdict=verdict, advice=_advice(verdict, places, i)))
     ends = [None if i is None else places[i].row.name for i in (dies, explodes)]
-    flat = chain and not places[chain[-1]].row.gradient.value  # type: ignore[union-attr]
+    flat = chain and not _gradient(places[chain[-1]]).value
     notes = ("the loss has no slope at the output: nothing can be said of gradients",) if flat else ()
     return Verdicts(tuple(layers), _factor(places, chain), ends[0], ends[1], notes)
+
+
+def _units(places: Sequence[Place], i: int) -> str:
+    """What is wrong with the units of a place themselves."""
+    row = places[i].row
+    if _source(places, i) != i:
+        return "no signal"
+    if row.dead is not None and row.dead >= _DEAD:
+        return "dead"
+    if row.saturated is not None and row.saturated.value >= _FLAT:
+        return "saturated"
+    return "attends to one key" if row.entropy is not None and row.entropy.interval()[1] < _SHARP else ""
+
+
+def _in_all_calls(places: Sequence[Place], marked: set[int]) -> set[int]:
+    """The marked places of which all calls are marked: the last steps of a recurrence need not matter."""
+    bases = [re.sub(r" \(call \d+\)", "", place.row.name) for place in places]
+    spared = {base for i, base in enumerate(bases) if i not in marked}
+    return {i for i in marked if bases[i] not in spared}
 
 
 def _crossing(places: Sequence[Place], chain: Sequence[int], dies: bool) -> int | None:
@@ -165,6 +181,22 @@ def _crossing(places: Sequence[Place], chain: Sequence[int], dies: bool) -> int 
     if step < _ABRUPT or step > 1 / _ABRUPT:
         return chain[k]
     return next((i for i in chain[k:] if _gain(places[i].module) is not None), chain[k])
+
+
+def _starves(places: Sequence[Place], before: Sequence[int]) -> bool:
+    """Whether these places leave some module with parameters without a gradient in all its calls.
+
+    In a model without such modules, at least two places: the first gate of a recurrence may have nothing to forget.
+    """
+    owners = [(i, p.module) for i, p in enumerate(places) if _owns(p.module)]
+    if any(i + 1 < len(places) for i, _ in owners):
+        alive = {id(module) for i, module in owners if i not in before}
+        return any(i in before and id(module) not in alive for i, module in owners)
+    return len(before) > 1
+
+
+def _owns(module: nn.Module | None) -> bool:
+    return module is not None and any(True for _ in module.parameters(recurse=False))
 
 
 def _source(places: Sequence[Place], i: int) -> int:
@@ -229,8 +261,7 @@ def _gain(module: nn.Module | None) -> float | None:
 
 def _advice(verdict: str, places: Sequence[Place], i: int) -> str:
     """What to change, for a place that is at fault itself."""
-    owners = (p for p in reversed(places[:i]) if p.module is not None and list(p.module.parameters(recurse=False)))
-    before = next((p.row.name for p in owners), None)
+    before = next((p.row.name for p in reversed(places[:i]) if _owns(p.module)), None)
     source = f"layer {before}" if before else "the layer before"
     if verdict.startswith("dead"):
         return (

@@ -231,6 +231,7 @@ def gradient_health_culprit(fault: str, seed: int, planted: bool = True) -> dict
     model = deep(DEPTH, "he", draws)
     place = int(torch.randint(1, DEPTH, (), generator=draws))
     layer = model.layers[place]
+    assert isinstance(layer, nn.Linear)
     with torch.no_grad():
         if planted and fault == FAULTS[2]:
             layer.bias.fill_(-1e3)

@@ -17,6 +17,7 @@ from lemmata.analysis.gradient_flow import GradientHealth
 from lemmata.analysis.gradient_flow.attention import attention_entropy
 from lemmata.analysis.gradient_flow.gates import gates
 from lemmata.analysis.gradient_flow.verdicts import effective_rank
+from lemmata.architectures import ARCHITECTURES
 
 
 def network(gain: float | None, depth: int = 30, width: int = 64, unit: type[nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -333,3 +334,22 @@ def test_records_and_plots() -> None:
     axes = found.plot()
     assert axes.get_yscale() == "log" and len(axes.get_lines()) >= 2
     assert 1e-30 < exp(found.factor.value if found.factor else 0.0) < 1
+
+
+NAMES = ["lstm", "gru-bidirectional", "resnet-group", "gpt", "vision-transformer", "gcn", "neural-ode-midpoint", "egnn"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_as_they_start_are_no_false_alarm(name: str) -> None:
+    """Gates with nothing to forget, branches that start at zero, layers called many times."""
+    entry = next(entry for entry in ARCHITECTURES if entry.name == name)
+    torch.manual_seed(0)
+    model = entry.build()
+    like = next(model.parameters())
+    data = [entry.sample(seed, like.dtype, like.device) for seed in range(3)]
+    found = health(model, data, entry.loss)
+    assert found.verdict == "healthy" and len(found.parameters) == len(list(model.parameters()))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e-9)
+    assert health(model, data, entry.loss).verdict != "healthy"
