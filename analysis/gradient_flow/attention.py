@@ -18,8 +18,8 @@ def attention_entropy(function: Callable, args: tuple, kwargs: Mapping[str, Any]
 
     Taken from the arguments of ``scaled_dot_product_attention``, of ``multi_head_attention_forward`` (what
     ``nn.MultiheadAttention`` calls), or of a softmax over the last axis of scores with four axes, or with three of
-    which the last two are equal. None for any other function. Rows that see one key have no entropy and count as nan-free
-    by being left out of the mean over queries.
+    which the last two are equal. None for any other function. Rows that see one key are left out of the mean over
+    queries.
 
     Shapes: (N, heads) where there are heads, else (N, 1).
     """

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..curvature.evaluation import undisturbed
 from ..curvature.text_table import text_table
 from ..errors import DataError, LossError, ModelStateError, NumericsError
 from ..operators.data import Batches, call, count
@@ -239,14 +240,15 @@ def gradient_health(
 
     """
     _initialised(model)
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(_devices(model)):
+    with torch.inference_mode(False), torch.enable_grad():
         objective = of_model(model, loss, data, params, dtype, batch_stats, reduction)
         private = snapshot(model, dtype, batch_stats)[0]
         for tensor in private.parameters():  # also frozen ones: slopes must reach the layers before them
             tensor.requires_grad_(tensor.is_floating_point())
-        assert objective.weighting is not None
         batches = Batches(data, objective.dtype, objective.device, cast=dtype is not None)
-        walk = _record(private, objective.weighting, batches, rows, seed)
+        assert objective.weighting is not None
+        with undisturbed(objective):
+            walk = _record(private, objective.weighting, batches, rows, seed)
     verdicts = judge([place_of(site) for site in walk.recorder.sites.values()])
     notes, noise = list(verdicts.notes), None
     norms = {name: Estimate(walk.norms[name], inf, 0, None, 0, 0, "all data", False) for name in objective.layout.names}
@@ -261,10 +263,6 @@ def gradient_health(
     )
     ends = verdicts.factor, verdicts.dies, verdicts.explodes
     return GradientHealth(verdicts.layers, parameters, noise, *ends, walk.loss, walk.examples, tuple(notes))
-
-
-def _devices(model: nn.Module) -> list[int]:
-    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
 
 
 def _initialised(model: nn.Module) -> None:
@@ -295,8 +293,7 @@ def _record(private: nn.Module, weighting: Weighting, batches: Batches, rows: in
     generator = torch.Generator().manual_seed(seed)
     recorder, value, total, examples = Recorder(private), 0.0, 0.0, 0
     own = {name: p for name, p in private.named_parameters() if p.requires_grad}
-    sums = {name: torch.zeros_like(p) for name, p in own.items()}
-    watch = Watch("model", dict(private.named_buffers()), dict[str, Tensor](own), next(iter(own.values())).device)
+    sums, device = {name: torch.zeros_like(p) for name, p in own.items()}, next(iter(own.values())).device
     for index, (weight, inputs, target) in enumerate(weighting.weigh(batches)):
         n = count(inputs, target, f"batch {index}")
         if any(not bool(part.isfinite().all()) for part in floats(inputs)):
@@ -304,9 +301,11 @@ def _record(private: nn.Module, weighting: Weighting, batches: Batches, rows: in
             raise NumericsError(f"inputs of batch {index}", "finite numbers", "nan or infinity", remedy)
         if not weight:
             continue
+        watch = Watch("model", dict(private.named_buffers()), dict[str, Tensor](own), device)
         with recorder:
             recorder.batch(n, torch.randperm(n, generator=generator)[:rows], 1.0 if weighting.total else float(n))
             output = call(private, inputs)
+        watch.check(lambda inputs=inputs: call(private, inputs))  # type: ignore[misc]
         outcome = scalar(weighting.loss(output, target), f"batch {index}", weighting.name)
         if not outcome.requires_grad:
             remedy = "Check that the model does not call detach() or no_grad(), and that the loss reads its output."
@@ -316,8 +315,6 @@ def _record(private: nn.Module, weighting: Weighting, batches: Batches, rows: in
         for name, slope in zip(own, slopes, strict=True):
             if slope is not None:
                 sums[name].add_(slope.to_dense() if slope.is_sparse else slope, alpha=weight)
-        if not index:
-            watch.check(lambda inputs=inputs: call(private, inputs))  # type: ignore[misc]
         value, total, examples = value + weight * float(outcome.detach()), total + weight, examples + n
     divisor = 1.0 if weighting.total else total
     norms = {name: float(part.double().norm()) / divisor for name, part in sums.items()}

@@ -152,17 +152,18 @@ def group_gradients(
 
     Where they do not, examples depend on each other within a batch, and the batches as they come are the groups.
     """
-    options = (params, dtype, batch_stats, reduction)
-    whole = of_model(model, loss, data, *options)
-    gradient = loss_and_gradient(whole, whole.layout.flatten(whole.leaves).detach())[1]
-    batches = Batches(data, whole.dtype, whole.device, cast=dtype is not None)
-    for share, unit in ((groups, "groups of examples"), (1, "batches")):
-        if unit == "groups of examples" and whole.batch_stats == "batch":
-            continue
-        pieces = Groups(batches, share, seed)
-        found, gap = _gather(of_model(model, loss, pieces, *options), pieces, gradient, unit)
-        if gap <= tolerance_of(whole.dtype) and len(found.shares) >= _LEAST:
-            return found
+    with torch.inference_mode(False), torch.enable_grad():
+        options = (params, dtype, batch_stats, reduction)
+        whole = of_model(model, loss, data, *options)
+        gradient = loss_and_gradient(whole, whole.layout.flatten(whole.leaves).detach())[1]
+        batches = Batches(data, whole.dtype, whole.device, cast=dtype is not None)
+        for share, unit in ((groups, "groups of examples"), (1, "batches")):
+            if unit == "groups of examples" and whole.batch_stats == "batch":
+                continue
+            pieces = Groups(batches, share, seed)
+            found, gap = _gather(of_model(model, loss, pieces, *options), pieces, gradient, unit)
+            if gap <= tolerance_of(whole.dtype) and len(found.shares) >= _LEAST:
+                return found
     given = f"{len(found.shares)} batches, whose examples depend on each other or are fewer than {_LEAST}"
     raise DataError(
         "data", f"at least {_LEAST} groups of independent examples", given, "Pass more batches or examples."

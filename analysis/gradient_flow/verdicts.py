@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise, takewhile
-from math import log, sqrt
+from math import inf, log, sqrt
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ def _mean(parts: Sequence[Tensor]) -> Estimate | None:
     if not parts:
         return None
     values = torch.cat([part.double().cpu() for part in parts])
-    error = float(values.std()) / sqrt(len(values)) if len(values) > 1 else 0.0
+    error = float(values.std()) / sqrt(len(values)) if len(values) > 1 else inf
     return Estimate(float(values.mean()), error, len(values) - 1, None, 0, 0, "mean over examples")
 
 

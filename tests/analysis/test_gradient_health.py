@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import lemmata.analysis as la
 from lemmata.analysis.errors import DataError, LossError, ModelStateError, NumericsError
@@ -353,3 +354,31 @@ def test_networks_as_they_start_are_no_false_alarm(name: str) -> None:
         for parameter in model.parameters():
             parameter.mul_(1e-9)
     assert health(model, data, entry.loss).verdict != "healthy"
+
+
+def test_loaders_inference_mode_and_single_examples() -> None:
+    torch.manual_seed(0)
+    model, (x, y) = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 1)), batch(5)
+    plain = health(model, (x, y))
+    shuffled = health(model, DataLoader(TensorDataset(x, y), batch_size=16, shuffle=True))
+    assert shuffled["0"].gradient is not None and plain["0"].gradient is not None
+    assert shuffled["0"].gradient.value == pytest.approx(plain["0"].gradient.value, rel=1e-5)
+    with torch.inference_mode():
+        assert health(model, (x, y)) == plain
+    alone = health(model, (x[:1], y[:1]))
+    assert alone["0"].signal is not None and alone["0"].signal.interval()[1] == float("inf")
+    assert alone.noise is None and alone["0"].rank is None
+
+
+def test_random_forward_passes_are_refused() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(F.dropout(x))
+
+    with pytest.raises(ModelStateError, match=r"model\.eval\(\)") as caught:
+        health(Noisy(), batch(5))
+    assert caught.value.name == "model (Noisy)"
