@@ -65,7 +65,8 @@ def draw_batches(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
         own = [row for row in rows if bool(row.arm) == replaced]
         columns[name] = [np.mean([r.values["variance"] for r in own if r.point["batch"] == b]) for b in sizes]
         ax.plot(sizes, columns[name], mark, label=name)
-    ax.plot(sizes, 1 / sizes, "--", color="0.3", label="1/B")
+    line = np.linspace(sizes[0], sizes[-1], 50)
+    ax.plot(line, 1 / line, "--", color="0.3", label="1/B")
     ax.set(xlabel=f"batch size B, of {examples} examples", ylabel="variance of the gradient")
     ax.set_xticks(sizes)
     ax.set_ylim(0)
