@@ -217,7 +217,6 @@ def _gradient(place: Place) -> Estimate:
 def _signal(places: Sequence[Place]) -> tuple[int | None, int | None]:
     """The first places at which the signal is 10⁻⁶ or 10⁶ of that at the first one."""
     sizes = [(i, p.row.signal) for i, p in enumerate(places) if p.row.signal is not None and p.tracked]
-    sizes = [(i, e) for i, e in sizes if e.value > 0]
     first = sizes[0][1].value if sizes else 0.0
     fades = next((i for i, e in sizes if min(e.interval()[1], 10 * e.value) < FLOOR * first), None)
     bursts = next((i for i, e in sizes if max(e.interval()[0], e.value / 10) > CEILING * first), None)

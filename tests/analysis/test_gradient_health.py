@@ -97,6 +97,7 @@ def test_dead_units_are_counted_and_take_the_gradient_with_them() -> None:
     found = health(model)
     assert found.dies == "3" and "layer 2" in found["3"].advice and found["2"].gradient is not None
     assert found["2"].gradient.value == 0 and found["0"].verdict == "starved"
+    assert not any("signal dies" in layer.verdict for layer in found.layers)
     assert found["5"].dead == 1 and found["5"].verdict == "no signal"  # without biases nothing comes after it
 
 
