@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ParameterError
-from ..operators.base import Operator, Plan
+from ..operators.base import Derived, Operator
 from ..operators.layout import Layout
 
 #: How modules name the number of heads, and the maps into and out of them.
@@ -43,7 +43,7 @@ class Block:
     positions: Tensor
 
 
-class Entries(Operator):
+class Entries(Derived):
     """The diagonal block of an operator at some entries of its vectors. A product costs one product of the operator."""
 
     def __init__(self, operator: Operator, positions: Tensor) -> None:
@@ -55,10 +55,6 @@ class Entries(Operator):
         full = vectors.new_zeros(vectors.shape[0], self.operator.shape[0])
         full[:, self.positions] = vectors
         return self.operator._multiply(full)[:, self.positions]
-
-    def plan(self, k: int = 1) -> Plan:
-        """The plan of the operator."""
-        return self.operator.plan(k)
 
 
 def blocks_of(layout: Layout, model: nn.Module) -> list[Block]:

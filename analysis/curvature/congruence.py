@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ..operators.base import Operator, Plan
+from ..operators.base import Derived, Operator
 from ..operators.layout import Layout
 
 
-class Congruence(Operator):
+class Congruence(Derived):
     r""":math:`B^\top A B` for a symmetric operator A and a linear map B.
 
     Args:
@@ -40,7 +40,3 @@ class Congruence(Operator):
 
     def _multiply(self, vectors: Tensor) -> Tensor:
         return self.pull(self.operator._multiply(self.push(vectors)))
-
-    def plan(self, k: int = 1) -> Plan:
-        """The plan of A."""
-        return self.operator.plan(k)

@@ -100,7 +100,12 @@ class LayerCurvature:
 
 
 def per_layer(
-    operator: Operator, model: nn.Module, tol: float = 0.05, max_matvecs: int = 1000, seed: int = 0, block: int = 16
+    operator: Operator,
+    model: nn.Module,
+    tol: float = 0.05,
+    max_matvecs: int = 1000,
+    seed: int = 0,
+    block: int | None = None,
 ) -> LayerCurvature:
     r"""Trace and largest eigenvalue of each layer's diagonal block, and of each attention head's, with intervals.
 
@@ -122,7 +127,7 @@ def per_layer(
         tol: relative, of both numbers: half-width of the 95 % interval of each trace, residual of each eigenvalue.
         max_matvecs: the most products for the traces; where they do not suffice, rows say so.
         seed: of the probes, drawn on the CPU whatever the global generator does.
-        block: vectors multiplied at a time.
+        block: vectors multiplied at a time, by default as many as the operator multiplies together.
 
     Assumptions: the intervals of traces take the mean of the probes for normal, each block alone.
 
@@ -145,6 +150,7 @@ def per_layer(
     """
     operator = as_operator(operator)
     check_options(tol, max_matvecs, block, seed)
+    block = block or operator.block
     if not isinstance(model, nn.Module):
         raise ArgumentError("model", "the torch.nn.Module of the operator", type(model).__name__, "Pass the model.")
     blocks = blocks_of(operator.layout, model)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, OperandError
-from ..operators.base import Operator, Plan
+from ..operators.base import Derived, Operator
 
 
 def gradient_descent_threshold(lr: float) -> float:
@@ -111,7 +111,7 @@ def adam_preconditioner(optimizer: torch.optim.Optimizer) -> Callable[[Mapping[s
     return diagonal
 
 
-class Preconditioned(Operator):
+class Preconditioned(Derived):
     r""":math:`P^{-1/2} A P^{-1/2}` for a positive diagonal P: the eigenvalues of :math:`P^{-1} A`, kept symmetric.
 
     Errors: ``OperandError`` for a diagonal that is not finite, positive and of the operator's size.
@@ -134,7 +134,3 @@ class Preconditioned(Operator):
 
     def _multiply(self, vectors: Tensor) -> Tensor:
         return self.operator._multiply(vectors * self.scale) * self.scale
-
-    def plan(self, k: int = 1) -> Plan:
-        """The plan of A."""
-        return self.operator.plan(k)

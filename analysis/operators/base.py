@@ -52,6 +52,11 @@ class Operator(ABC):
         """Products, seconds and bytes of k products, stated before the run."""
 
     @property
+    def block(self) -> int:
+        """How many vectors are best multiplied together: more at a time take memory and save nothing."""
+        return 16
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(P, P)."""
         return (self.layout.size, self.layout.size)
@@ -177,6 +182,21 @@ class Dense(Operator):
         return Plan(repr(self), k, 2e-10 * k * size**2, self.matrix.numel() * self.matrix.element_size())
 
 
+class Derived(Operator):
+    """An operator made of another; a product costs one of that, if the class does not say otherwise (abstract)."""
+
+    operator: Operator
+
+    @property
+    def block(self) -> int:
+        """That of A."""
+        return self.operator.block
+
+    def plan(self, k: int = 1) -> Plan:
+        """The plan of A."""
+        return self.operator.plan(k)
+
+
 class Sum(Operator):
     """A + B."""
 
@@ -191,13 +211,18 @@ class Sum(Operator):
     def _multiply(self, vectors: Tensor) -> Tensor:
         return self.first._multiply(vectors) + self.second._multiply(vectors)
 
+    @property
+    def block(self) -> int:
+        """The smaller of the two."""
+        return min(self.first.block, self.second.block)
+
     def plan(self, k: int = 1) -> Plan:
         """The two plans together."""
         a, b = self.first.plan(k), self.second.plan(k)
         return Plan(repr(self), a.products + b.products, a.seconds + b.seconds, a.bytes + b.bytes)
 
 
-class Scaled(Operator):
+class Scaled(Derived):
     """c A."""
 
     def __init__(self, operator: Operator, factor: float) -> None:
@@ -209,13 +234,9 @@ class Scaled(Operator):
     def _multiply(self, vectors: Tensor) -> Tensor:
         return self.operator._multiply(vectors) * self.factor
 
-    def plan(self, k: int = 1) -> Plan:
-        """The plan of A."""
-        return self.operator.plan(k)
-
 
 @final
-class Shifted(Operator):
+class Shifted(Derived):
     """A + c I."""
 
     def __init__(self, operator: Operator, by: float) -> None:
@@ -227,12 +248,8 @@ class Shifted(Operator):
     def _multiply(self, vectors: Tensor) -> Tensor:
         return self.operator._multiply(vectors) + self.by * vectors
 
-    def plan(self, k: int = 1) -> Plan:
-        """The plan of A."""
-        return self.operator.plan(k)
 
-
-class Restricted(Operator):
+class Restricted(Derived):
     """The diagonal block of some of the parameters: embed, apply, pick. A product costs one product of A."""
 
     def __init__(self, operator: Operator, params: Selection) -> None:
@@ -246,12 +263,8 @@ class Restricted(Operator):
         full[:, self.positions] = vectors
         return self.operator._multiply(full)[:, self.positions]
 
-    def plan(self, k: int = 1) -> Plan:
-        """The plan of A."""
-        return self.operator.plan(k)
 
-
-class BlockDiagonal(Operator):
+class BlockDiagonal(Derived):
     """The diagonal blocks of some groups of parameters side by side. A product costs one product of A for each block."""
 
     def __init__(self, operator: Operator, blocks: Sequence[Selection]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Callable
 from time import perf_counter
@@ -15,6 +14,7 @@ from ..errors import ArgumentError
 from .base import Operator, Plan
 from .engine import Curvature, Note, start
 from .layout import Selection, out_of_reach
+from .memory import device_memory
 from .objective import Objective, of_model
 
 
@@ -44,7 +44,7 @@ class Bound(Operator):
         """Pass once over the data; every constructor ends here."""
         if memory_cap is not None and (not isinstance(memory_cap, int) or memory_cap < 0):
             raise ArgumentError("memory_cap", "bytes, an integer ≥ 0", repr(memory_cap), "Pass 2**30 for one GiB.")
-        self.memory_cap = _memory(objective.device) // 4 if memory_cap is None else memory_cap
+        self.memory_cap = device_memory(objective.device) // 4 if memory_cap is None else memory_cap
         self.layout, self.dtype, self.device = objective.layout, objective.dtype, objective.device
         self.batch_stats = objective.batch_stats
         self._switched = objective.switched
@@ -60,6 +60,11 @@ class Bound(Operator):
     def gradient(self) -> Tensor:
         """The gradient over all data at the bound parameters, (P,)."""
         return self._start.gradient.clone()
+
+    @property
+    def block(self) -> int:
+        """How many vectors one backward pass multiplies together."""
+        return self._start.engine.block
 
     @property
     def mode(self) -> str:
@@ -99,10 +104,3 @@ class Bound(Operator):
             notes.append(f"batch_stats={self.batch_stats!r}")
         notes += self.switched
         return f"{type(self).__name__}({', '.join(notes)}{out_of_reach('loss', self.unreached)})"
-
-
-def _memory(device: torch.device) -> int:
-    """Bytes of memory of a device, used or not."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -36,6 +36,7 @@ class Engine(Protocol):
 
     mode: str
     held: int  # bytes kept between products
+    block: int  # products taken together
 
     def multiply(self, vectors: Tensor, note: Note | None = None) -> Tensor:
         """(k, P) → (k, P); a block that failed and is tried again is noted again."""
@@ -272,7 +273,7 @@ def no_slow_vmap() -> Iterator[None]:
 class Fresh:
     """Products that keep nothing: every one passes over the data, and checks that they are fixed."""
 
-    held = 0
+    held, block = 0, 4  # so many share a walk over the data
 
     def __init__(
         self, objective: Objective, gradient: Tensor, divisor: float, curvature: Curvature, reason: str

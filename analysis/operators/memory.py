@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -27,6 +28,13 @@ def within_memory(what: str) -> Iterator[None]:
             "products; params= takes fewer parameters."
         )
         raise CapacityError(what, "memory for one product", str(error).splitlines()[0].rstrip("."), remedy) from error
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of memory of a device, used or not."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def readable(count: int) -> str:

@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from ..operators.base import Operator
+from ..operators.memory import device_memory
 from .probes import ALLOWANCE, FIRST, Probes, dots, looks, meets, moments, wide
 
 #: A quadratic form of rows v from v and Av: vᵀAv for the trace, ‖Av‖² for the Frobenius norm.
@@ -18,7 +19,7 @@ Form = Callable[[Tensor, Tensor], Tensor]
 
 _WORTH = 30, 80  # needed probes from which a deflation (2 × 10 products) is tried: where few eigenvalues rule, or many
 _FEW = 5.0
-_RANK = 100  # most vectors in the basis
+_RANK, _SHARE = 100, 16  # most vectors in the basis, and the part of the device's memory that they may take: one in 16
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Adaptive:
         return self._finish(samples)
 
     def _may_grow(self, need: float) -> bool:
-        room = min(_RANK, self.size // 4) - len(self.basis)
+        fits = device_memory(self.operator.device) // _SHARE // (self.size * self.basis.element_size())
+        room = min(_RANK, self.size // 4, fits) - len(self.basis)
         left = min(self.budget, self._cost_of_exact()) - self.matvecs
         return need > _WORTH[self.rank > _FEW] and room >= FIRST and left >= 3 * FIRST
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..jackknife import jackknife
-from ..operators.base import Operator, Plan
+from ..operators.base import Derived
 from ..operators.bound import Bound
 from ..operators.engine import Retained
 from .adaptive import Adaptive, Mean, quadratic
@@ -22,7 +22,7 @@ from .structured import _objective
 Spread = tuple[float | None, int]
 
 
-class Noting(Operator):
+class Noting(Derived):
     r"""An operator A = Σ_b A_b over batches whose products note every :math:`v^\top A_b v` on the way."""
 
     def __init__(self, operator: Bound) -> None:
@@ -41,10 +41,6 @@ class Noting(Operator):
         products = self.operator._multiply(vectors, note)
         self.noted.append(forms)
         return products
-
-    def plan(self, k: int = 1) -> Plan:
-        """The plan of A."""
-        return self.operator.plan(k)
 
     def taken(self) -> Tensor:
         """The forms of all vectors since the last call, (k, B)."""

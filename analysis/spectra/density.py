@@ -18,7 +18,7 @@ def spectral_density(
     steps: int = 64,
     probes: int = 10,
     seed: int = 0,
-    block: int = 16,
+    block: int | None = None,
     start: SpectralDensity | None = None,
     keep: bool = False,
 ) -> SpectralDensity:
@@ -40,7 +40,8 @@ def spectral_density(
         steps: of Lanczos, for each probe; a probe stops early once its Krylov space is exhausted.
         probes: number of random vectors.
         seed: of the probes, drawn on the CPU one after another, whatever the global generator does.
-        block: probes advanced together, in one block product a step. It changes the result by rounding alone.
+        block: probes advanced together, in one block product a step, by default as many as the operator multiplies
+            together. It changes the result by rounding alone.
         start: a density of the same operator and seed, made with ``keep=True``. Its products are not repeated: only
             further steps and further probes cost.
         keep: hold the Lanczos vectors in the result, so that it can be continued.
@@ -66,6 +67,7 @@ def spectral_density(
 
     """
     operator = as_operator(operator)
+    block = operator.block if block is None else block
     for name, number in (("steps", steps), ("probes", probes), ("block", block)):
         if not isinstance(number, int) or number < 1:
             raise ArgumentError(name, "an integer ≥ 1", repr(number), f"Pass {name}=16, for example.")

@@ -15,7 +15,9 @@ from .results import Diagonal
 from .structured import PerExample, diagonal_is_gauss_newton, exactly
 
 
-def diagonal(operator: Operator, tol: float = 0.1, max_matvecs: int = 2000, seed: int = 0, block: int = 16) -> Diagonal:
+def diagonal(
+    operator: Operator, tol: float = 0.1, max_matvecs: int = 2000, seed: int = 0, block: int | None = None
+) -> Diagonal:
     r"""The diagonal of a symmetric operator, exactly where its structure allows, else with an error bar on each entry.
 
     .. math:: A_{ii} = E\,z_i (Az)_i, \quad z_i = \pm 1, \qquad \mathrm{Var} = \sum_{j \ne i} A_{ij}^2
@@ -47,6 +49,7 @@ def diagonal(operator: Operator, tol: float = 0.1, max_matvecs: int = 2000, seed
     """
     operator = as_operator(operator)
     check_options(tol, max_matvecs, block, seed)
+    block = block or operator.block
     if not isinstance(operator, Hessian) or diagonal_is_gauss_newton(operator):
         exact = exactly(operator, PerExample.diagonal)
         if exact:

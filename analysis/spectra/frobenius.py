@@ -11,7 +11,7 @@ from .results import Estimate
 
 
 def frobenius_norm(
-    operator: Operator, tol: float = 0.01, max_matvecs: int = 2000, seed: int = 0, block: int = 16
+    operator: Operator, tol: float = 0.01, max_matvecs: int = 2000, seed: int = 0, block: int | None = None
 ) -> Estimate:
     r"""The Frobenius norm of a symmetric operator, the root of the sum of its squared eigenvalues.
 
@@ -40,6 +40,7 @@ def frobenius_norm(
     """
     operator = as_operator(operator)
     check_options(tol, max_matvecs, block, seed)
+    block = block or operator.block
     found = Adaptive(operator, squared, min(2 * tol, 0.999), max_matvecs, seed, block).run()
     norm = sqrt(max(found.value, 0.0))
     slope = 1 / (2 * norm) if norm else 1.0

@@ -11,7 +11,7 @@ from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from ..errors import ArgumentError, OperandError
-from ..operators.base import Operator, Plan
+from ..operators.base import Derived, Operator, Plan
 from .krylov import ROUNDINGS, Krylov
 from .quadrature import radau
 
@@ -36,7 +36,7 @@ class Bracket:
         return (self.high - self.low) / 2 + self.rounding
 
 
-class Logarithm(Operator):
+class Logarithm(Derived):
     r"""log(A/s), applied by ``steps`` of Lanczos iteration from each vector v with its Jacobi matrix T,
 
     .. math:: \log(A)\,v \approx \|v\|\, Q \log(T)\, e_1, \qquad

@@ -30,7 +30,7 @@ def logdet(
     tol: float = 0.01,
     max_matvecs: int = 5000,
     seed: int = 0,
-    block: int = 16,
+    block: int | None = None,
     at_least: float | None = None,
 ) -> Estimate:
     r"""The log-determinant of a positive definite operator, exactly where that is cheap, else with an interval.
@@ -53,7 +53,8 @@ def logdet(
             of its own: it is near 0 for some units of A.) ``tol=1/P`` asks for one nat.
         max_matvecs: the most products; where they do not suffice, ``converged`` is False.
         seed: of the probes, drawn on the CPU one after another, whatever the global generator does.
-        block: vectors advanced together. It changes the result by rounding alone.
+        block: vectors advanced together, by default as many as the operator multiplies together. It changes the result by
+            rounding alone.
         at_least: a positive number that no eigenvalue is below, such as the damping of a convex loss's GGN. Shifted
             Fisher matrices need none.
 
@@ -79,6 +80,7 @@ def logdet(
     """
     operator = as_operator(operator)
     check_options(tol, max_matvecs, block, seed)
+    block = block or operator.block
     if max_matvecs < 2 * FIRST:
         remedy = f"Allow at least {2 * FIRST} products."
         raise ArgumentError("max_matvecs", f"an integer ≥ {2 * FIRST}", repr(max_matvecs), remedy)

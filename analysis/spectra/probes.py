@@ -81,7 +81,7 @@ def meets(tol: float, value: float, half: float, bias: float) -> bool:
     return half + bias <= tol * abs(value) or max(half, abs(value) / 2) <= bias
 
 
-def check_options(tol: float, max_matvecs: int, block: int, seed: int) -> None:
+def check_options(tol: float, max_matvecs: int, block: int | None, seed: int) -> None:
     """The options that every estimator with probes has."""
     if not isinstance(tol, Real) or not 0 < tol < 1:
         remedy = "Pass a relative tolerance such as tol=0.01."
@@ -89,8 +89,8 @@ def check_options(tol: float, max_matvecs: int, block: int, seed: int) -> None:
     if not isinstance(max_matvecs, int) or max_matvecs < FIRST:
         remedy = f"Allow at least {FIRST} products."
         raise ArgumentError("max_matvecs", f"an integer ≥ {FIRST}", repr(max_matvecs), remedy)
-    if not isinstance(block, int) or block < 1:
-        remedy = "Pass block=16, the number of vectors held at a time."
+    if block is not None and (not isinstance(block, int) or block < 1):
+        remedy = "Pass block=16, the number of vectors held at a time, or leave it to the operator."
         raise ArgumentError("block", "an integer ≥ 1", repr(block), remedy)
     check_seed(seed)
 

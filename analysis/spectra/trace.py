@@ -23,7 +23,9 @@ _PILOTS = 3  # probes that compare the norms of H and H − GGN
 _PAYS = 4.0  # the ratio of their squares from which the second is the cheaper to probe
 
 
-def trace(operator: Operator, tol: float = 0.01, max_matvecs: int = 2000, seed: int = 0, block: int = 16) -> Estimate:
+def trace(
+    operator: Operator, tol: float = 0.01, max_matvecs: int = 2000, seed: int = 0, block: int | None = None
+) -> Estimate:
     r"""The trace of a symmetric operator, exactly where its structure allows, else with an interval.
 
     .. math:: \mathrm{tr}(A) = \mathrm{tr}(Q^\top A Q) + E\,z^\top (I - QQ^\top) A (I - QQ^\top) z, \qquad z_i = \pm 1
@@ -43,10 +45,12 @@ def trace(operator: Operator, tol: float = 0.01, max_matvecs: int = 2000, seed: 
         tol: relative; stop when the half-width of the 95 % interval is at most ``tol`` times the absolute trace.
         max_matvecs: the most products; where they do not suffice, ``converged`` is False.
         seed: of the probes, drawn on the CPU one after another, whatever the global generator does.
-        block: vectors held and multiplied at a time. It changes the result by rounding alone.
+        block: vectors held and multiplied at a time, by default as many as the operator multiplies together. It changes the
+            result by rounding alone.
 
     Cost: per-example gradients take a backward pass for each entry of one example's output. Else at least 10 products;
-    n probes have a variance of 2(‖A‖_F² − Σ A_ii²)/n. Memory: ``block`` or 16 vectors, and up to 100 in the basis.
+    n probes have a variance of 2(‖A‖_F² − Σ A_ii²)/n. Memory: ``block`` vectors, and up to 100 in the basis where
+    they fit a sixteenth of the device.
 
     Error bars: ``stderr`` is that of the probes for the data at hand. ``data_stderr``, for a Hessian, GGN or Fisher matrix
     (not a sum of them, nor a part) over at least two batches, is that over draws of the data: a jackknife that leaves out
@@ -73,6 +77,7 @@ def trace(operator: Operator, tol: float = 0.01, max_matvecs: int = 2000, seed: 
     """
     operator = as_operator(operator)
     check_options(tol, max_matvecs, block, seed)
+    block = block or operator.block
     exact = exactly(operator, PerExample.trace)
     if exact and (not isinstance(operator, Hessian) or diagonal_is_gauss_newton(operator)):
         return _exact(*exact, tol, seed)

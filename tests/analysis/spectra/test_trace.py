@@ -12,6 +12,7 @@ import torch
 
 import lemmata.analysis as la
 from lemmata.analysis.errors import ArgumentError, NumericsError, OperandError
+from lemmata.analysis.spectra import adaptive
 from lemmata.analysis.spectra.frobenius import frobenius_norm
 from lemmata.analysis.spectra.trace import trace
 
@@ -164,3 +165,10 @@ def test_a_bare_matrix_and_an_overflow_are_named() -> None:
         trace(torch.eye(3))  # type: ignore[arg-type]
     with pytest.raises(NumericsError, match=r"product.*inf or nan.*float64"):
         trace(1e30 * la.Dense(1e30 * torch.eye(3)))
+
+
+def test_the_basis_takes_no_more_than_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = planted_once("spiked")
+    assert trace(operator, 0.02).method == "Hutch++"
+    monkeypatch.setattr(adaptive, "device_memory", lambda device: 16 * 9 * 8 * operator.shape[0])
+    assert trace(operator, 0.02).method != "Hutch++"  # nine vectors are no growth
