@@ -26,7 +26,8 @@ class Noting(Derived):
     r"""An operator A = Σ_b A_b over batches whose products note every :math:`v^\top A_b v` on the way."""
 
     def __init__(self, operator: Bound) -> None:
-        self.operator, self.sizes = operator, operator._start.sizes
+        self.operator = self.bound = operator
+        self.sizes = operator._start.sizes
         self.layout, self.dtype, self.device = operator.layout, operator.dtype, operator.device
         self.noted: list[Tensor] = []
 
@@ -38,7 +39,7 @@ class Noting(Derived):
             pairs = zip(vectors[rows], products, strict=True)  # not in float64: an error bar needs no more
             forms[rows, batch] = torch.stack([wide(v) @ wide(product) for v, product in pairs]).double() * factor
 
-        products = self.operator._multiply(vectors, note)
+        products = self.bound._multiply(vectors, note)
         self.noted.append(forms)
         return products
 

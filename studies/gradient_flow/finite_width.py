@@ -180,7 +180,7 @@ def draw_walk(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
     return columns
 
 
-LAYERS = {
+LAYERS: dict[str, dict[str, Any]] = {
     "independent Gaussian weights: orthogonal": dict(orthogonal=True),
     "layers of one width: one of a quarter": dict(narrow=4),
 }
