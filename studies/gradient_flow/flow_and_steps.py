@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import lemmata.analysis as la
 from lemmata.architectures import ARCHITECTURES, DeepLinear
 from lemmata.studies.claim import AtMost, Equals, Grid, claim, script
 from lemmata.studies.data import gaussian
@@ -34,19 +35,23 @@ from lemmata.studies.training import (
 Rows = Sequence[Any]
 Columns = Mapping[str, Sequence[Any]]
 SMOOTH = ["mlp", "gru", "encoder"]
-TIME = 1.0
-FLOW_STEPS = 16  # of Runge–Kutta's method, over the whole time
-COUNTS = 8 * 2 ** np.arange(4)  # steps of gradient descent
+DOUBLED = 2 ** np.arange(4)  # four step sizes, each half the one before
 
 
-def problem(name: str, seed: int) -> tuple[Objective, Tensor]:
-    """The loss of one of the lab's small networks, and where it starts: its own parameters plus Gaussian ones."""
+def problem(name: str, seed: int) -> tuple[Objective, Tensor, float]:
+    """The loss of one of the lab's small networks, where it starts, and the time to follow it.
+
+    It starts at its own parameters plus Gaussian ones. The time is two over the largest curvature there.
+    """
     entry = next(entry for entry in ARCHITECTURES if entry.name == name)
     device, dtype = torch.get_default_device(), torch.get_default_dtype()
     model = entry.build().to(device, dtype)
     start = flat_parameters(model)
     start = start + 0.1 * gaussian(torch.Generator().manual_seed(seed), len(start))
-    return objective(model, entry.loss, *entry.sample(seed % 2**31, dtype, device)), start
+    load_parameters(model, start)
+    batch = entry.sample(seed % 2**31, dtype, device)
+    sharpest = la.eigenpairs(la.Hessian(model, entry.loss, batch), k=1, tol=1e-3).values[0]
+    return objective(model, entry.loss, *batch), start, 2 / float(sharpest)
 
 
 def penalised(loss: Objective, weight: float) -> Objective:
@@ -68,30 +73,31 @@ def after(path: Iterates, steps: int) -> Tensor:
 
 def slope_of(distances: Sequence[float]) -> float:
     """Slope of the logarithms of distances against those of the step sizes."""
-    return float(-np.polyfit(np.log(COUNTS), np.log(distances), 1)[0])
+    return float(-np.polyfit(np.log(DOUBLED), np.log(distances), 1)[0])
 
 
 @claim(
     source="hairer2006geometric",
     predicts=Equals(1, within=0.1, of="each"),
-    quick=Grid(network=SMOOTH, seeds=3),
-    full=Grid(network=[*SMOOTH, "cnn", "rnn", "gpt"], seeds=10),
-    controls={"a fixed time: a fixed number of steps": dict(fixed="steps")},
+    quick=Grid(network=SMOOTH, coarsest=[8], seeds=3),
+    full=Grid(network=[*SMOOTH, "cnn", "rnn", "gpt"], coarsest=[32], seeds=10),
+    controls={"a fixed time: a single step": dict(single=True)},
 )
-def gd_vs_gradient_flow(network: str, seed: int, fixed: str = "time") -> dict[str, Any]:
+def gd_vs_gradient_flow(network: str, coarsest: int, seed: int, single: bool = False) -> dict[str, Any]:
     r"""Gradient descent stays within the order of the step size of gradient flow.
 
-    For a smooth loss, the distance between $theta_k$ of gradient descent and $theta(k eta)$ of gradient flow, from the same start
-    and at a fixed time $k eta$, is proportional to $eta$: Euler's method is of order one @hairer2006geometric. The value is the slope of the logarithm of the
-    distance against $log eta$, over 8, 16, 32 and 64 steps. The flow is integrated by the Runge–Kutta method of order four. At
-    a fixed number of steps, the control, the time shrinks too, and the distance falls faster.
+    For a smooth loss, the distance between $theta_k$ of gradient descent and $theta(k eta)$ of gradient flow, from the same
+    start and at a fixed time $k eta$, is proportional to $eta$: Euler's method is of order one @hairer2006geometric. The value is the
+    slope of the logarithm of the distance against $log eta$, over four step sizes, each half the one before, at the time of two over
+    the largest curvature at the start. The flow is integrated by the Runge–Kutta method of order four. After a single step, the
+    control, the distance is of order $eta^2$.
     """
-    loss, start = problem(network, seed)
+    loss, start, time = problem(network, seed)
     distances = []
-    for count in COUNTS.tolist():
-        steps = count if fixed == "time" else int(COUNTS[0])
-        reference = after(flow(loss, start, steps * TIME / count / FLOW_STEPS), FLOW_STEPS)
-        distances.append(float((after(descent(loss, start, TIME / count), steps) - reference).norm()))
+    for count in (coarsest * DOUBLED).tolist():
+        steps = 1 if single else count
+        reference = after(flow(loss, start, steps * time / count / (2 * coarsest)), 2 * coarsest)
+        distances.append(float((after(descent(loss, start, time / count), steps) - reference).norm()))
     return {"value": slope_of(distances), "distances": np.array(distances)}
 
 
@@ -102,12 +108,12 @@ def draw_orders(ax: Any, rows: Rows) -> Columns:
     above it and fall with slope one.
     """
     chosen = [row for row in rows if row.k == 0 and row.point["network"] == SMOOTH[-1]]
-    columns: dict[str, Any] = {"η": TIME / COUNTS}
+    columns: dict[str, Any] = {"step size ÷ time": 1 / (chosen[0].point["coarsest"] * DOUBLED)}
     for row in chosen:
         label = row.arm.partition(": ")[2] or "a quarter of the step size"
         columns[label] = row.values["distances"]
-        ax.loglog(columns["η"], columns[label], "o-", label=label)
-    ax.set(xlabel="step size η", ylabel="distance at time 1")
+        ax.loglog(columns["step size ÷ time"], columns[label], "o-", label=label)
+    ax.set(xlabel="step size ÷ time", ylabel="distance at the end")
     ax.legend()
     return columns
 
@@ -115,28 +121,28 @@ def draw_orders(ax: Any, rows: Rows) -> Columns:
 @claim(
     source=("barrett2021implicit", "hairer2006geometric"),
     predicts=Equals(2, within=0.1, of="each"),
-    quick=Grid(network=SMOOTH, seeds=3),
-    full=Grid(network=[*SMOOTH, "cnn", "rnn", "gpt"], seeds=10),
+    quick=Grid(network=SMOOTH, coarsest=[8], seeds=3),
+    full=Grid(network=[*SMOOTH, "cnn", "rnn", "gpt"], coarsest=[32], seeds=10),
     controls={
         "a quarter of the step size: half of it": dict(share=0.5),
         "a penalty: a reward of the same size": dict(share=-0.25),
     },
     figures=(draw_orders,),
 )
-def gd_vs_gradient_flow_modified(network: str, seed: int, share: float = 0.25) -> dict[str, Any]:
+def gd_vs_gradient_flow_modified(network: str, coarsest: int, seed: int, share: float = 0.25) -> dict[str, Any]:
     r"""Gradient descent follows the flow of a loss that penalises the gradient.
 
     At a fixed time, gradient descent is within the order of $eta^2$ of gradient flow on
     $tilde(L) = L + eta\/4 norm(nabla L)^2$ @barrett2021implicit, by backward error analysis of Euler's method @hairer2006geometric.
-    Large steps prefer flat slopes. The value is the slope of the logarithm of the distance against $log eta$, over 8, 16, 32
-    and 64 steps; $nabla^2 L nabla L$ is a difference of gradients. Controls: with half the step size, or with the other sign, the terms of
+    Large steps prefer flat slopes. The value is the slope of the logarithm of the distance against $log eta$, at the time and over
+    the step sizes of the claim above; $nabla^2 L nabla L$ is a difference of gradients. Controls: with half the step size, or with the other sign, the terms of
     order $eta$ do not cancel.
     """
-    loss, start = problem(network, seed)
+    loss, start, time = problem(network, seed)
     distances = []
-    for count in COUNTS.tolist():
-        reference = after(flow(penalised(loss, share * TIME / count), start, TIME / FLOW_STEPS), FLOW_STEPS)
-        distances.append(float((after(descent(loss, start, TIME / count), count) - reference).norm()))
+    for count in (coarsest * DOUBLED).tolist():
+        reference = after(flow(penalised(loss, share * time / count), start, time / (2 * coarsest)), 2 * coarsest)
+        distances.append(float((after(descent(loss, start, time / count), count) - reference).norm()))
     return {"value": slope_of(distances), "distances": np.array(distances)}
 
 
@@ -282,12 +288,12 @@ def saxe_mode_learning_steps(start: float, coarsest: int, seed: int, layers: int
     The largest distance of gradient descent, with $eta$ times the number of steps as its time, from the solution of gradient flow in the claim above halves
     with the step size @saxe2014exact @saxe2019mathematical. The value is the slope of its logarithm against that of $eta$, over four step sizes.
     """
-    counts = coarsest * 2 ** np.arange(4)
+    counts = coarsest * DOUBLED
     errors = []
     for count in counts.tolist():
         times, found = Modes(seed, start, layers, aligned).path(HORIZON / count, descending=True)
         errors.append(largest_error(times, found, start))
-    return float(-np.polyfit(np.log(counts), np.log(errors), 1)[0])
+    return slope_of(errors)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 def test_the_penalised_gradient_is_that_of_the_penalised_loss() -> None:
-    loss, start = flow_and_steps.problem("mlp", 0)
+    loss, start, _ = flow_and_steps.problem("mlp", 0)
     penalised = flow_and_steps.penalised(loss, 0.3)
     draws = torch.Generator().manual_seed(0)
     for _ in range(3):
@@ -24,6 +24,13 @@ def test_the_penalised_gradient_is_that_of_the_penalised_loss() -> None:
         difference = (penalised(start + 1e-4 * v)[0] - penalised(start - 1e-4 * v)[0]) / 2e-4
         assert float(penalised(start)[1] @ v) == pytest.approx(float(difference), rel=1e-5, abs=1e-7)
         assert abs(float(loss(start)[1] @ v) - float(difference)) > 1e-4
+
+
+def test_the_time_is_two_over_the_largest_curvature() -> None:
+    loss, start, time = flow_and_steps.problem("mlp", 1)
+    steps = 1e-5 * torch.eye(len(start))
+    hessian = torch.stack([(loss(start + h)[1] - loss(start - h)[1]) / 2e-5 for h in steps])
+    assert time == pytest.approx(2 / float(torch.linalg.eigvalsh((hessian + hessian.T) / 2)[-1]), rel=1e-3)
 
 
 def test_the_modified_flow_of_a_quadratic_follows_the_powers() -> None:
@@ -61,9 +68,9 @@ def test_modes_start_where_they_are_said_to(layers: int) -> None:
 
 
 def test_the_trials_part_from_their_controls() -> None:
-    plain = dict(network="mlp", seed=1)
+    plain = dict(network="mlp", coarsest=8, seed=1)
     assert abs(flow_and_steps.gd_vs_gradient_flow(**plain)["value"] - 1) < 0.1
-    assert flow_and_steps.gd_vs_gradient_flow(**plain, fixed="steps")["value"] > 1.2
+    assert flow_and_steps.gd_vs_gradient_flow(**plain, single=True)["value"] > 1.8
     assert abs(flow_and_steps.gd_vs_gradient_flow_modified(**plain)["value"] - 2) < 0.1
     for share in (0.5, -0.25):
         assert flow_and_steps.gd_vs_gradient_flow_modified(**plain, share=share)["value"] < 1.3
