@@ -80,7 +80,7 @@ def slope_of(distances: Sequence[float]) -> float:
     source="hairer2006geometric",
     predicts=Equals(1, within=0.1, of="each"),
     quick=Grid(network=SMOOTH, coarsest=[8], seeds=3),
-    full=Grid(network=[*SMOOTH, "cnn", "rnn", "gpt"], coarsest=[32], seeds=10),
+    full=Grid(network=[*SMOOTH, "cnn", "rnn", "gpt"], coarsest=[128], seeds=10),
     controls={"a fixed time: a single step": dict(single=True)},
 )
 def gd_vs_gradient_flow(network: str, coarsest: int, seed: int, single: bool = False) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def draw_orders(ax: Any, rows: Rows) -> Columns:
     source=("barrett2021implicit", "hairer2006geometric"),
     predicts=Equals(2, within=0.1, of="each"),
     quick=Grid(network=SMOOTH, coarsest=[8], seeds=3),
-    full=Grid(network=[*SMOOTH, "cnn", "rnn", "gpt"], coarsest=[32], seeds=10),
+    full=Grid(network=[*SMOOTH, "cnn", "rnn", "gpt"], coarsest=[128], seeds=10),
     controls={
         "a quarter of the step size: half of it": dict(share=0.5),
         "a penalty: a reward of the same size": dict(share=-0.25),
