@@ -101,7 +101,7 @@ CROSSING_CONTROLS: dict[str, dict[str, Any]] = {
 @claim(
     source=("dupont2019augmented", "chen2018neural"),
     predicts=AtLeast("(points + 1) / (3 * (points - 1))"),
-    quick=Grid(points=[2, 5], steps=[200], seeds=5),
+    quick=Grid(points=[2, 5], steps=[200], seeds=3),
     full=Grid(points=[2, 3, 5, 9], steps=[600], seeds=10),
     controls=CROSSING_CONTROLS,
     figures=(draw_paths,),
@@ -130,7 +130,7 @@ def node_1d_no_crossing(
 @claim(
     source="dupont2019augmented",
     predicts=Equals(0, within=0, of="each"),
-    quick=Grid(points=[5], steps=[200], seeds=5),
+    quick=Grid(points=[5], steps=[200], seeds=3),
     full=Grid(points=[2, 3, 5, 9], steps=[600], seeds=10),
     controls=CROSSING_CONTROLS,
 )
@@ -152,7 +152,7 @@ def node_1d_no_crossing_order(
 @claim(
     source="dupont2019augmented",
     predicts=AtMost(1e-6),
-    quick=Grid(points=[2], steps=[200], seeds=5),
+    quick=Grid(points=[2], steps=[200], seeds=3),
     full=Grid(points=[2], steps=[200, 600], seeds=20),
     controls={"an extra dimension: none": dict(augment=0)},
 )
@@ -257,7 +257,7 @@ def draw_ends(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
 @claim(
     source="dupont2019augmented",
     predicts=AtLeast(1),
-    quick=Grid(dimension=[1, 2], power=[2, 6], steps=[300], seeds=5),
+    quick=Grid(dimension=[1, 2], power=[2, 6], steps=[300], seeds=3),
     full=Grid(dimension=[1, 2, 3], power=[2, 6], steps=[1000], seeds=10),
     controls={"a flow of the same space: one more dimension": dict(augment=1)},
     figures=(draw_circle, draw_ends),
@@ -284,7 +284,7 @@ def concentric_floor(dimension: int, power: int, steps: int, seed: int, augment:
 @claim(
     source="dupont2019augmented",
     predicts=AtMost(1),
-    quick=Grid(dimension=[1, 2], steps=[300], seeds=5),
+    quick=Grid(dimension=[1, 2], steps=[300], seeds=3),
     full=Grid(dimension=[1, 2, 3], steps=[1000], seeds=10),
     controls={"an extra dimension: none": dict(augment=0)},
 )

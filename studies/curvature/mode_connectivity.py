@@ -60,7 +60,7 @@ def draw_paths(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
 @claim(
     source=("garipov2018loss", "draxler2018essentially"),
     predicts=AtMost(0.02),
-    quick=Grid(width=[32, 64], images=[300], steps=[300], curve=[400], seeds=5),
+    quick=Grid(width=[32, 64], images=[300], steps=[300], curve=[400], seeds=3),
     full=Grid(width=[32, 64, 128], images=[1000], steps=[1000], curve=[2000], seeds=10),
     controls={
         "a trained curve: the straight line": dict(straight=True),
@@ -90,7 +90,7 @@ def mode_connectivity(
 @claim(
     source=("entezari2022role", "ainsworth2023git"),
     predicts=AtMost(0.5),
-    quick=Grid(width=[4, 256], images=[300], steps=[100], seeds=5),
+    quick=Grid(width=[4, 256], images=[300], steps=[100], seeds=3),
     full=Grid(width=[4, 16, 64, 256, 1024], images=[1000], steps=[300], seeds=10),
     controls={"units matched: in random order": dict(matched=False)},
     expects="DEPENDS",
