@@ -145,7 +145,9 @@ def _command(claim: Claim, judged: Judged) -> str:
 
 
 def _override(claim: Claim, name: str) -> str:
-    return ", ".join(f"{keyword} = {value!r}" for keyword, value in claim.controls[name].items())
+    """The keywords as they are written; functions and classes by name, for their repr may hold an address."""
+    shown = {keyword: getattr(value, "__name__", repr(value)) for keyword, value in claim.controls[name].items()}
+    return ", ".join(f"{keyword} = {value}" for keyword, value in shown.items())
 
 
 def _arm(name: str, override: str, judgement: Judgement) -> record.Arm:

@@ -87,3 +87,8 @@ def test_alt_text_of_every_formula_in_the_pdf_is_its_source(studies: list[Judged
         count += len(sources)
         assert sorted(" ".join(text.split()) for text in found) == sorted(" ".join(text.split()) for text in sources)
     assert count > 0
+
+
+def test_no_page_holds_an_address_of_this_process(folder: Path) -> None:
+    """Such as the repr of a function: it would change from run to run."""
+    assert [page.name for page in folder.glob("*.html") if re.search(r" at 0x[0-9a-f]+", page.read_text())] == []
