@@ -13,6 +13,7 @@ from lemmata.reports.numerals import interval
 from .errors import StudyError
 
 Rows = Sequence[dict[str, Any]]
+_WORDS = {True: "met", False: "missed"}
 
 
 def measured(folder: Path) -> list[record.Study]:
@@ -65,7 +66,9 @@ def _read_by_people(row: dict[str, Any]) -> dict[str, Any]:
         if key == "low":
             shown["range"] = "" if value is None else interval(value, row["high"])
         elif key not in ("high", "work"):
-            shown[key.replace("milliseconds", "ms").replace("_", " ")] = value
+            shown[key.replace("milliseconds", "ms").replace("_", " ")] = (
+                _WORDS.get(value, value) if key == "met" else value
+            )
     return shown
 
 

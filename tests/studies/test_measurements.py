@@ -12,7 +12,7 @@ from lemmata.studies.errors import StudyError
 from lemmata.studies.measurements import measured
 
 ROWS = [
-    {"work": "product", "model": "MLP", "milliseconds": 2.0, "ratio": 1.5, "low": 1.4, "high": 1.6, "note": ""},
+    {"work": "product", "model": "MLP", "milliseconds": 2.0, "ratio": 1.5, "low": 1.4, "high": 1.6, "met": False},
     {"work": "trace", "model": "MLP", "milliseconds": None, "ratio": None, "low": None, "high": None, "note": "never"},
 ]
 
@@ -23,7 +23,8 @@ def test_a_benchmark_file_becomes_a_table_for_each_work(tmp_path: Path) -> None:
     (page,) = measured(tmp_path)
     first, second = page.tables
     assert (first.title, second.title) == ("product (curvature cpu)", "trace (curvature cpu)")
-    assert first.columns == ("model", "ms", "ratio", "range") and first.rows == (("MLP", 2.0, 1.5, "[1.4, 1.6]"),)
+    assert first.columns == ("model", "ms", "ratio", "range", "met")
+    assert first.rows == (("MLP", 2.0, 1.5, "[1.4, 1.6]", "missed"),)
     assert second.columns == ("model", "note") and second.rows == (("MLP", "never"),)
     assert f"date {page.date}" in first.note and "rounds 7" in first.note and not page.claims
 
