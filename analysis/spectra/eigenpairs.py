@@ -44,10 +44,10 @@ def eigenpairs(
     .. math:: |\lambda - \theta| \le \|Hu - \theta u\|, \qquad u \in \mathrm{span}\{V, HV, H^2V, \dots\}
 
     Block Lanczos iteration, reorthogonalised, with thick restarts: once 2k + 64 vectors are held, the leading Ritz
-    vectors, the better half, are kept and the iteration goes on from them. The block V has two vectors (one for k = 1), so it sees two
-    copies of each eigenvalue; where two pairs found may be equal, they are locked, and further sweeps start in random
-    directions orthogonal to them until one finds nothing better: eigenvalues of any multiplicity and operators of any
-    rank come out right.
+    vectors, the better half, are kept and the iteration goes on from them. The block V has two vectors (one for k = 1),
+    so it sees two copies of each eigenvalue; where two pairs found may be equal, they are locked, and further sweeps
+    start in random directions orthogonal to them until one finds nothing better: eigenvalues of any multiplicity and
+    operators of any rank come out right.
 
     Args:
         operator: symmetric, P × P.
@@ -65,8 +65,7 @@ def eigenpairs(
         keep: hold the iteration in the result, so that it can be continued to more pairs or a smaller tolerance.
 
     Cost: a product for each vector of each block, and one to check the residuals that the iteration implies: their
-    common defect is added to each. Memory: 2k + 66 vectors (4k + 66 for both ends), and
-    those that are returned. The host waits for an accelerator once in four blocks.
+    common defect is added to each. Memory: 2k + 66 vectors (4k + 66 for both ends), and those that are returned. The host waits for an accelerator once in four blocks.
 
     Assumptions: the operator is symmetric. The intervals are rigorous to rounding; that no better eigenvalue was missed
     is certain only with probability one over the random directions, as ``tol`` tends to 0.
