@@ -161,10 +161,10 @@ def flat(parts: Parts, theta: list[Tensor], k: int) -> Tensor:
 
 
 def _add(total: Tensor, parts: Parts, theta: list[Tensor], weight: float) -> None:
-    """Add pieces shaped like the parameters to their places in a flat vector, without a copy of them all."""
-    for place, part in zip(total.split([leaf.numel() for leaf in theta]), parts, strict=True):
+    """Add pieces shaped like the parameters, of one product or of several, to their places in flat (…, P) vectors."""
+    for place, part in zip(total.split([leaf.numel() for leaf in theta], -1), parts, strict=True):
         if part is not None:
-            place.add_(part.detach().reshape(-1), alpha=weight)
+            place.add_(part.detach().reshape(place.shape), alpha=weight)
 
 
 def _finite(gradient: Tensor, objective: Objective) -> Tensor:
@@ -222,12 +222,12 @@ class Retained:
 
     def multiply(self, vectors: Tensor, note: Note | None = None) -> Tensor:
         """Blocks by one batched backward pass, halved where memory runs out; else one row at a time."""
-        results, begin = [], 0
+        result, begin = vectors.new_empty(vectors.shape), 0
         while begin < len(vectors):
             rows = vectors[begin : begin + self.block]
             rows = rows if len(rows) >= self.least else rows[:1]
             try:
-                results.append(self._block(rows, note and partial(note, begin)))
+                self._block(rows, result[begin : begin + len(rows)], note and partial(note, begin))
                 begin += len(rows)
             except (DerivativeError, CapacityError) as error:
                 if len(rows) == 1:
@@ -236,26 +236,22 @@ class Retained:
                 if isinstance(error, CapacityError):
                     self.block = len(rows) // 2
                     self.mode = f"{self.kind}, at most {self.block} products at a time since memory ran out"
-        return results[0] if len(results) == 1 else torch.cat(results)
+        return result
 
-    def _block(self, rows: Tensor, note: Callable[[int, Tensor, float], None] | None) -> Tensor:
+    def _block(self, rows: Tensor, total: Tensor, note: Callable[[int, Tensor, float], None] | None) -> None:
+        """The products with some rows, written to ``total``."""
         k = len(rows)
         pieces = self.objective.layout.pieces(rows[0] if k == 1 else rows)
-        total: Tensor | None = None
+        total.zero_()
         for batch, (weight, graph) in enumerate(self.graphs):
             if not graph.outputs:
                 continue
             with explained(self.objective), no_slow_vmap():
                 parts = graph.multiply(pieces, self.theta, k > 1)
-            product = flat(parts, self.theta, k)
             scale = weight / self.divisor
             if note:
-                note(batch, product, scale)
-            if total is None:
-                total = product if scale == 1.0 else product.mul_(scale)
-            else:
-                total.add_(product, alpha=scale)
-        return torch.zeros_like(rows) if total is None else total
+                note(batch, flat(parts, self.theta, k), scale)
+            _add(total, parts, self.theta, scale)
 
 
 @contextmanager
