@@ -40,6 +40,7 @@ STUDIES: tuple[str, ...] = (
     "gradient_flow/residual",
     "gradient_flow/conservation",
     "gradient_flow/normalisation",
+    "gradient_flow/oversmoothing",
     "gradient_flow/flow_and_steps",
     "approximation/depth",
     "approximation/polynomials",
