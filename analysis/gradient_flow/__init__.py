@@ -1,29 +1,39 @@
 """How signals, gradients and kernels travel through depth, width and time."""
 
+from . import infinite_width
 from .conservation import Balance, Conserved, Drift, conserved
 from .deep_linear import mode_strength, mode_time
 from .descent import Discretisation, discretisation, penalised
+from .empirical_kernels import EmpiricalKernel, empirical_nngp, empirical_ntk
 from .escape import Escape, escape_time, saddle_escape
 from .flow import Flow, flow, integrate
 from .health import GradientHealth, ParameterHealth, gradient_health
+from .jacobians import Isometry, JacobianSpectrum, jacobian_spectrum
 from .lazy import LazyRich, lazy_rich
 from .linearised_training import LinearisedTraining
 from .lyapunov import LyapunovSpectrum, TangentMap, lyapunov_exponents, tangent_maps
 from .mean_field import DepthScales, MeanField, Propagation, critical_weight_variance
 from .noise_scale import NoiseScale, noise_scale
+from .propagated import Depth, LayerPropagation, SignalPropagation
+from .propagation import signal_propagation
 from .training_curve import TrainingCurve
 from .verdicts import LayerHealth
 
 __all__ = [
     "Balance",
     "Conserved",
+    "Depth",
     "DepthScales",
     "Discretisation",
     "Drift",
+    "EmpiricalKernel",
     "Escape",
     "Flow",
     "GradientHealth",
+    "Isometry",
+    "JacobianSpectrum",
     "LayerHealth",
+    "LayerPropagation",
     "LazyRich",
     "LinearisedTraining",
     "LyapunovSpectrum",
@@ -31,15 +41,20 @@ __all__ = [
     "NoiseScale",
     "ParameterHealth",
     "Propagation",
+    "SignalPropagation",
     "TangentMap",
     "TrainingCurve",
     "conserved",
     "critical_weight_variance",
     "discretisation",
+    "empirical_nngp",
+    "empirical_ntk",
     "escape_time",
     "flow",
     "gradient_health",
+    "infinite_width",
     "integrate",
+    "jacobian_spectrum",
     "lazy_rich",
     "lyapunov_exponents",
     "mode_strength",
@@ -47,5 +62,6 @@ __all__ = [
     "noise_scale",
     "penalised",
     "saddle_escape",
+    "signal_propagation",
     "tangent_maps",
 ]
