@@ -80,7 +80,7 @@ def test_the_trials_part_from_their_controls() -> None:
     assert oversmoothing.gcn_oversmoothing_rate(**rate, swapped=True)["value"] > 0.1
     assert oversmoothing.gcn_oversmoothing_rate(**rate, size=2.0)["value"] == pytest.approx(np.log(2), abs=1e-4)
     assert abs(oversmoothing.gcn_oversmoothing_rate(**rate | dict(walk="random walk"))["value"]) < 1e-4
-    bound = dict(size=2.0, width=4, layers=2, seed=0)
+    bound = dict(common=3.0, width=4, layers=2, seed=0)
     found = oversmoothing.gcn_oversmoothing_rate_bound(**bound)
     assert 0.3 < found["value"] < 1 and found["graphs"] == 852  # 853 are connected
     for control in (dict(activation="tanh"), dict(bias=1.0), dict(place=2)):
