@@ -12,6 +12,7 @@ from .gradient_flow import (
     LazyRich,
     LinearisedTraining,
     NoiseScale,
+    Track,
     TrainingCurve,
     conserved,
     discretisation,
@@ -19,6 +20,7 @@ from .gradient_flow import (
     gradient_health,
     lazy_rich,
     noise_scale,
+    track,
 )
 from .operators import GGN, NTK, Dense, EmpiricalFisher, Fisher, Hessian, Jacobian, Layout, Operator, Plan
 from .spectra import (
@@ -62,6 +64,7 @@ __all__ = [
     "Plan",
     "Solution",
     "SpectralDensity",
+    "Track",
     "TrainingCurve",
     "audit",
     "conserved",
@@ -78,4 +81,5 @@ __all__ = [
     "solve",
     "spectral_density",
     "trace",
+    "track",
 ]

@@ -16,7 +16,9 @@ from .mean_field import DepthScales, MeanField, Propagation, critical_weight_var
 from .noise_scale import NoiseScale, noise_scale
 from .propagated import Depth, LayerPropagation, SignalPropagation
 from .propagation import signal_propagation
+from .tracker import Tracker, track
 from .training_curve import TrainingCurve
+from .training_record import Track
 from .verdicts import LayerHealth
 
 __all__ = [
@@ -43,6 +45,8 @@ __all__ = [
     "Propagation",
     "SignalPropagation",
     "TangentMap",
+    "Track",
+    "Tracker",
     "TrainingCurve",
     "conserved",
     "critical_weight_variance",
@@ -64,4 +68,5 @@ __all__ = [
     "saddle_escape",
     "signal_propagation",
     "tangent_maps",
+    "track",
 ]
