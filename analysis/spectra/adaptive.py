@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from ..operators.base import Operator
@@ -20,6 +20,11 @@ Form = Callable[[Tensor, Tensor], Tensor]
 _WORTH = 30, 80  # needed probes from which a deflation (2 × 10 products) is tried: where few eigenvalues rule, or many
 _FEW = 5.0
 _RANK, _SHARE = 100, 16  # most vectors in the basis, and the part of the device's memory that they may take: one in 16
+
+
+def _student(dof: int) -> float:
+    """Student's t of a 95 % interval."""
+    return float(special.stdtrit(dof, 0.975))
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,12 @@ class Adaptive:
                 break
             if self._cost_of_exact() <= min(missing, self.budget - self.matvecs):
                 return self._exact()
+        return self._found(samples, "Hutch++" if len(self.basis) else "Hutchinson")
+
+    def _found(self, samples: Tensor, method: str) -> Mean:
         mean, stderr = moments(samples, self.rank)
-        method = "Hutch++" if len(self.basis) else "Hutchinson"
         value, count = self.offset + self.known + mean, len(samples)
-        met = self._met(value, float(stats.t.ppf(0.975, count - 1)) * stderr)
+        met = self._met(value, _student(count - 1) * stderr)
         return Mean(value, stderr, count - 1, self.matvecs, method, met, self._bias(value))
 
     def _bias(self, value: float) -> float:
@@ -119,7 +126,7 @@ class Adaptive:
     def _need(self, samples: Tensor) -> float:
         """How many probes the tolerance takes, judged from these samples."""
         mean, stderr = moments(samples, self.rank)
-        half = float(stats.t.ppf(0.975, len(samples) - 1)) * stderr
+        half = _student(len(samples) - 1) * stderr
         aim = max(self.tol * abs(self.offset + self.known + mean) - self.rounding, self.rounding, self.enough)
         return 0.0 if half <= aim else (len(samples) * (half / aim) ** 2 if aim else inf)
 

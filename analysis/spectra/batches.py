@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from math import sqrt
-from operator import sub
 from typing import Any
 
 import torch
@@ -50,16 +48,16 @@ class Noting(Derived):
 
 
 class BatchTraces(Adaptive):
-    """:class:`Adaptive` for the trace of A, or A − B, with each batch's part of the same quadratic forms."""
+    """:class:`Adaptive` for the trace of A, with each batch's part of the same quadratic forms."""
 
-    def __init__(self, terms: Sequence[Noting], *options: Any) -> None:
-        super().__init__(reduce(sub, terms), quadratic, *options)
-        self.terms, width = terms, len(terms[0].sizes)
+    def __init__(self, noting: Noting, *options: Any) -> None:
+        super().__init__(noting, quadratic, *options)
+        self.noting, width = noting, len(noting.sizes)
         self.parts = torch.zeros(width, dtype=torch.float64)  # by unit and basis vectors
         self.forms = torch.zeros(0, width, dtype=torch.float64)  # of the probes that count
 
     def _taken(self) -> Tensor:
-        return reduce(sub, [term.taken() for term in self.terms]).cpu()
+        return self.noting.taken().cpu()
 
     def _sample(self, count: int) -> tuple[Tensor, Tensor]:
         found = super()._sample(count)

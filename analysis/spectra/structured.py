@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import OperandError
 from ..operators.base import Operator, as_operator
 from ..operators.bound import Bound
-from ..operators.gauss_newton import GGN, GaussNewtonProducts, LossHessian, Middle
+from ..operators.gauss_newton import GaussNewtonProducts, LossHessian, Middle
 from ..operators.hessian import Hessian
 from ..operators.objective import Objective, Term
 from ..operators.per_example import Recorder, Use, edges, half, nodes
@@ -21,7 +21,7 @@ from .probes import ALLOWANCE, wide
 T = TypeVar("T")
 
 _TINY = 1e-3  # share of the largest eigenvalue of an example's loss Hessian, up to which it may be taken for rounding
-_WIDEST = 128  # entries of one example's output, up to which a backward pass for each beats random probes
+WIDEST = 128  # entries of one example's output, up to which a backward pass for each beats random probes
 
 #: Nodes of a graph that are piecewise linear in their only differentiable input, or in all of them together.
 _LINEAR_NODES = {
@@ -39,6 +39,18 @@ _PRODUCTS = {"AddmmBackward0": (1, 2), "MmBackward0": (0, 1), "ConvolutionBackwa
 
 class NotStructured(RuntimeError):
     """The gradients of single examples cannot be had cheaply."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The graph of one batch: the uses of parameters by layers, the model's output, and the loss's slopes in it."""
+
+    uses: list[Use]
+    output: Tensor
+    slopes: Tensor
+    middle: Middle
+    weight: float
+    size: float
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,8 @@ class PerExample:
     r"""A matrix :math:`\sum_n J_n^\top M_n J_n` by the gradients :math:`J_n^\top b_{nr}`, with Σ_r ± b bᵀ = M_n.
 
     Errors: its methods raise :class:`NotStructured` unless every parameter is used once, by a linear layer or an
-    ungrouped 2-d convolution, examples do not see each other, and an output has at most 128 entries.
+    ungrouped 2-d convolution, examples do not see each other, and (but for :meth:`records`) an output has at most 128
+    entries.
     """
 
     def __init__(self, objective: Objective, products: GaussNewtonProducts) -> None:
@@ -89,16 +102,25 @@ class PerExample:
         self.theta = list(objective.leaves.values())
         self.passes = 0
 
-    def parts(self) -> Iterator[Part]:
-        """The batches, one in memory at a time."""
+    def records(self) -> Iterator[Record]:
+        """The graphs of the batches, one in memory at a time."""
         divisor = sum(term.weight for term in self.objective.terms()) if self.objective.divide else 1.0
         for term in self.objective.terms():
             if term.output is None:
                 raise NotStructured
             with torch.inference_mode(False), torch.enable_grad():
-                part = self._part(term, term.weight / divisor)
-            self.passes += len(part.columns)
-            yield part
+                record = self._record(term, term.weight / divisor)
+            yield record
+
+    def parts(self) -> Iterator[Part]:
+        """The batches with the columns of their loss Hessians."""
+        for record in self.records():
+            if record.output.numel() > WIDEST * len(record.output):
+                raise NotStructured
+            with torch.inference_mode(False), torch.enable_grad():
+                columns, signs = _factor(record.output, record.middle, record.weight)
+            self.passes = max(self.passes, len(columns))
+            yield Part(record.uses, record.output, columns, signs, record.size)
 
     def trace(self) -> Sum:
         """Σ ± ‖J_nᵀ b‖²."""
@@ -126,17 +148,16 @@ class PerExample:
                         total[place] += square.reshape(total[place].shape)
         return torch.cat([piece.reshape(-1) for piece in total])
 
-    def _part(self, term: Term, weight: float) -> Part:
+    def _record(self, term: Term, weight: float) -> Record:
         with Recorder(self.theta) as recorder:
             _, results, outputs, slopes = self.products.evaluate(term, self.objective)
-        if len(results) != 1 or results[0].ndim < 1 or results[0].numel() > _WIDEST * len(results[0]):
+        if len(results) != 1 or results[0].ndim < 1:
             raise NotStructured
         output, uses = results[0], recorder.uses
         _each_parameter_once(output, uses, self.theta)
         middle = self.products.metric.bind(term, outputs, slopes)
         _examples_apart(output, uses, middle)
-        columns, signs = _factor(output, middle, weight)
-        return Part(uses, output, columns, signs, term.size)
+        return Record(uses, output, slopes[0], middle, weight, term.size)
 
 
 def _factor(output: Tensor, middle: Middle, weight: float) -> tuple[list[Tensor], list[Tensor]]:
@@ -197,15 +218,20 @@ def exactly(operator: Operator, quantity: Callable[[PerExample], T]) -> tuple[T,
     """A quantity of a Gauss–Newton matrix (of a Hessian's GGN), and its backward passes; None where it has no structure."""
     if not isinstance(operator, Bound):
         return None
-    objective = _objective(operator)
-    products = operator._curvature(objective)
-    if not isinstance(products, GaussNewtonProducts):
-        products = GaussNewtonProducts(LossHessian(), objective.name)
-    structure = PerExample(objective, products)
+    structure = structure_of(operator)
     try:
         return quantity(structure), structure.passes
     except RuntimeError:  # NotStructured, or an operation that PyTorch cannot batch
         return None
+
+
+def structure_of(operator: Bound) -> PerExample:
+    """The Gauss–Newton matrix of an operator by its examples, not yet known to be of such a kind; a Hessian's GGN."""
+    objective = _objective(operator)
+    products = operator._curvature(objective)
+    if not isinstance(products, GaussNewtonProducts):
+        products = GaussNewtonProducts(LossHessian(), objective.name)
+    return PerExample(objective, products)
 
 
 def _objective(operator: Bound) -> Objective:
@@ -223,14 +249,6 @@ def diagonal_is_gauss_newton(operator: Hessian) -> bool:
             if len(results) != 1 or not _multi_affine(results[0]):
                 return False
     return True
-
-
-def gauss_newton_of(operator: Hessian) -> GGN:
-    """The GGN of a Hessian's objective."""
-    ggn = GGN.__new__(GGN)
-    with torch.inference_mode(False), torch.enable_grad():
-        ggn._bind(_objective(operator), operator.memory_cap)
-    return ggn
 
 
 def gram_cost(operator: Operator) -> tuple[int, int] | None:
