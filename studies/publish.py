@@ -6,6 +6,8 @@ import inspect
 import json
 import math
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,34 @@ from .measurements import measured
 from .session import Judged
 from .verdict import Result, headline, label, samples_of, varying, worst_of
 
+_SEVERAL = 4  # studies; below, starting a process takes longer than it saves
+
 
 def publish(studies: Sequence[Judged], folder: Path) -> list[Path]:
     """Write every study's HTML and PDF, the index and ``verdicts.json``; files whose bytes stay the same are left alone.
 
     Benchmarks that were written to ``measurements/`` in the folder get a page of their own.
     """
-    records = [*(study_record(judged) for judged in studies), *measured(folder / "measurements")]
-    written = [path for made in records for path in pages.write_study(made, folder)]
+    records, written = _write(studies, folder)
+    for made in measured(folder / "measurements"):
+        records.append(made)
+        written += pages.write_study(made, folder)
     index = pages.write_index(records, folder, note=chance_note(studies))
     _write_if_new(folder / "verdicts.json", json.dumps(verdicts(studies), indent=1, ensure_ascii=False) + "\n")
     return [index, *written]
+
+
+def _write(studies: Sequence[Judged], folder: Path) -> tuple[list[record.Study], list[Path]]:
+    """Draw every study's figures here; where there are several, another process sets their pages meanwhile."""
+    if len(studies) < _SEVERAL:
+        records = [study_record(judged) for judged in studies]
+        return records, [path for made in records for path in pages.write_study(made, folder)]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        records, jobs = [], []
+        for judged in studies:
+            records.append(study_record(judged))
+            jobs.append(pool.submit(pages.write_study, records[-1], folder))
+        return records, [path for job in jobs for path in job.result()]
 
 
 def exit_status(studies: Sequence[Judged]) -> int:

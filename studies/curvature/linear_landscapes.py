@@ -141,7 +141,7 @@ def baldi_hornik_landscape(
 @claim(
     source=("kawaguchi2016deep", "laurent2018deep"),
     predicts=AtMost(1e-6),
-    quick=Grid(depth=[2, 3], runs=[50], steps=[8000], seeds=1),
+    quick=Grid(depth=[2, 3], runs=[50], steps=[7000], seeds=1),
     full=Grid(depth=[2, 3, 4], runs=[200], steps=[60000], seeds=5),
     controls={"linear units: ReLU": dict(relu=True)},
 )

@@ -60,7 +60,7 @@ def draw_paths(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
 @claim(
     source=("garipov2018loss", "draxler2018essentially"),
     predicts=AtMost(0.02),
-    quick=Grid(width=[32, 64], images=[300], steps=[300], curve=[400], seeds=3),
+    quick=Grid(width=[32, 64], images=[300], steps=[300], curve=[400], seeds=2),
     full=Grid(width=[32, 64, 128], images=[1000], steps=[1000], curve=[2000], seeds=10),
     controls={
         "a trained curve: the straight line": dict(straight=True),

@@ -92,7 +92,7 @@ def draw_moments(ax: Any, rows: Rows) -> Columns:
 @claim(
     source=("golub2009matrices", "ubaru2017fast"),
     predicts=AtMost(f"rounding({SIZE})", of="max"),
-    quick=Grid(operator=["Hessian", "layer"], m=[1, 2, 3, 4, 6], seeds=10),
+    quick=Grid(operator=["Hessian", "layer"], m=[1, 2, 3, 4, 6], seeds=5),
     full=Grid(operator=["Hessian", "layer"], m=[1, 2, 3, 4, 5, 6], seeds=50),
     controls={
         "powers up to 2m − 1: one more": dict(beyond=1),

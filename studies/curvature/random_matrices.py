@@ -38,7 +38,7 @@ def layer(inputs: int, outputs: int, init: str, draws: torch.Generator) -> Tenso
 def stepped_layer(inputs: int, outputs: int, init: str, draws: torch.Generator) -> Tensor:
     """The same after one step of gradient descent on a linear function of Gaussian inputs."""
     net = MLP([inputs, outputs, 1], "relu", init, bias=False, generator=draws, device=torch.get_default_device())
-    examples = gaussian(draws, 4 * inputs, inputs)
+    examples = gaussian(draws, 2 * inputs, inputs)
     target = examples @ gaussian(draws, inputs, 1) / inputs**0.5
     first = next(net.parameters())
     (gradient,) = torch.autograd.grad(squared_error(net(examples), target), [first])

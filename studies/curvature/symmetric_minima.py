@@ -260,7 +260,7 @@ def functional_symmetry_orbit(hidden: int, seed: int, whole: bool = True) -> flo
 @claim(
     source="brea2019weight",
     predicts=AtLeast(0.99, of="each"),
-    quick=Grid(hidden=[3, 4], seeds=3),
+    quick=Grid(hidden=[3, 4], seeds=2),
     full=Grid(hidden=[3, 4, 5], seeds=20),
     controls={"units that differ: all alike": dict(alike=True)},
 )

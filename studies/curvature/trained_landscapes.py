@@ -70,7 +70,7 @@ def stability_thresholds_trained(model: str, beta: float, seed: int, dampened: b
 
     A trained network is taught its own outputs: it is at a minimum of the squared error, with $lambda_max$ that of $J^top J \/ n$.
     Gradient descent or the heavy ball starts at a distance of $10^(-6)$ along the sharpest direction and follows the true
-    gradient of the network. The run leaves if the distance grows twentyfold before it has shrunk to a twentieth. The
+    gradient of the network. The run leaves if the distance grows fivefold before it has shrunk to a fifth. The
     value is the step size, bisected to one part in a hundred, at which runs turn from coming back to leaving, times $lambda_max$:
     $2 + 2 beta$ @cohen2021edge @goh2017momentum. The control dampens the gradient by $beta$.
     """
@@ -84,7 +84,7 @@ def stability_thresholds_trained(model: str, beta: float, seed: int, dampened: b
         distance = EPSILON
         for flat, _ in islice(path, 1000):
             distance = abs(float(u @ (flat - start)))
-            if not EPSILON / 20 < distance < 20 * EPSILON:
+            if not EPSILON / 5 < distance < 5 * EPSILON:
                 break
         return distance > EPSILON
 

@@ -174,7 +174,7 @@ def ggn_rank_count_trained(
 @claim(
     source="singh2021analytic",
     predicts=AtMost(1e-11),
-    quick=Grid(model=MODELS, seeds=2),
+    quick=Grid(model=MODELS, seeds=1),
     full=Grid(model=MODELS, seeds=10),
     controls={"a residual of curvature: its size, without signs": dict(size=True)},
     expects="DEPENDS",
