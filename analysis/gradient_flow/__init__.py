@@ -7,6 +7,7 @@ from .descent import Discretisation, discretisation, penalised
 from .empirical_kernels import EmpiricalKernel, empirical_nngp, empirical_ntk
 from .escape import Escape, escape_time, saddle_escape
 from .flow import Flow, flow, integrate
+from .gradient_norms import GradientNorms, gradient_norms
 from .health import GradientHealth, ParameterHealth, gradient_health
 from .jacobians import Isometry, JacobianSpectrum, jacobian_spectrum
 from .lazy import LazyRich, lazy_rich
@@ -32,6 +33,7 @@ __all__ = [
     "Escape",
     "Flow",
     "GradientHealth",
+    "GradientNorms",
     "Isometry",
     "JacobianSpectrum",
     "LayerHealth",
@@ -56,6 +58,7 @@ __all__ = [
     "escape_time",
     "flow",
     "gradient_health",
+    "gradient_norms",
     "infinite_width",
     "integrate",
     "jacobian_spectrum",

@@ -45,7 +45,8 @@ class Objective:
 
     ``terms()`` walks the batches; a forward pass must leave ``buffers`` and ``fixed`` parameters alone; ``switched``
     fills with the operations that had to be rerouted; ``parts`` is the number of batches where known, else 0; ``steady``
-    tells that every pass is known to bring the same batches; messages call the data ``source``.
+    tells that every pass is known to bring the same batches; messages call the data ``source``. ``apply`` takes
+    parameters and any inputs to the model's output, where there is a model.
     """
 
     def __init__(self, name: str, parameters: Parameters, terms: Callable[[], Iterator[Term]]) -> None:
@@ -59,6 +60,7 @@ class Objective:
         self.batch_stats: str | None = None
         self.divide, self.parts, self.source, self.steady = True, 1, "data", True
         self.weighting: Weighting | None = None
+        self.apply: Callable[[Parameters, Any], Any] | None = None
 
     def terms(self) -> Iterator[Term]:
         """The batches in order, with their losses run on operations that can be differentiated twice."""
@@ -125,15 +127,18 @@ def of_model(
     batches = Batches(data, reference.dtype, reference.device, cast=dtype is not None)
     weighting = Weighting(_private(loss, dtype), reduction)
 
+    def apply(theta: Parameters, inputs: Any) -> Any:
+        if not theta:  # swapping no parameters costs as much as a small network's pass
+            return call(private, inputs)
+        return call(lambda *a, **k: functional_call(private, theta, a, k), inputs)
+
     def terms() -> Iterator[Term]:
         for index, (size, inputs, target) in enumerate(weighting.weigh(batches)):
             weight = 1.0 if weighting.total else size
             if weight:
 
                 def output(theta: Parameters, inputs: Any = inputs) -> Any:
-                    if not theta:  # swapping no parameters costs as much as a small network's pass
-                        return call(private, inputs)
-                    return call(lambda *a, **k: functional_call(private, theta, a, k), inputs)
+                    return apply(theta, inputs)
 
                 def criterion(outcome: Any, target: Any = target) -> Any:
                     return weighting.loss(outcome, target)
@@ -148,7 +153,7 @@ def of_model(
     objective.batch_stats = chosen_stats
     objective.divide, objective.parts, objective.source = not weighting.total, len(batches), batches.name
     objective.steady = batches.steady
-    objective.weighting = weighting
+    objective.weighting, objective.apply = weighting, apply
     return objective
 
 

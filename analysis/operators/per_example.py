@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _ENTRIES = 2**22  # entries of single examples' gradients held at a time
+_ALL = slice(None)
 _HALF_SEED = 0  # of the random half of the examples whose slopes must not reach the other half
 
 
@@ -19,14 +20,14 @@ _HALF_SEED = 0  # of the random half of the examples whose slopes must not reach
 class Use:
     r"""One use of parameters by a layer: the gradient of example n is :math:`\sum_t \delta_{nt} a_{nt}^\top`.
 
-    ``inputs()`` gives a, (N, T, i), and ``deltas`` takes the slope in ``output`` to δ, (N, T, o). ``weight`` and
-    ``bias`` are places among the parameters, None for what is not one of them.
+    ``inputs()`` gives a, (N, T, i), of a slice of the examples if one is passed, and ``deltas`` takes the slope in
+    ``output`` to δ, (N, T, o). ``weight`` and ``bias`` are places among the parameters, None for what is not one of them.
     """
 
     weight: int | None
     bias: int | None
     output: Tensor
-    inputs: Callable[[], Tensor]
+    inputs: Callable[..., Tensor]
     deltas: Callable[[Tensor], Tensor]
 
     @property
@@ -143,7 +144,7 @@ class Recorder(TorchFunctionMode):
         places = self.places.get(id(weight)), self.places.get(id(bias))
         if places != (None, None) and input.ndim > 1:
             held = input.detach()
-            self.uses.append(Use(*places, output, lambda: _positions(held), _positions))
+            self.uses.append(Use(*places, output, lambda part=_ALL: positions(held[part]), positions))
 
     def _convolution(
         self,
@@ -164,8 +165,8 @@ class Recorder(TorchFunctionMode):
             held, kernel = held.unsqueeze(2), (1, *kernel)
             sizes = [(neutral, *_sizes(size)) for neutral, size in zip((1, 0, 1), sizes, strict=True)]
 
-        def patches() -> Tensor:
-            return F.unfold(held, kernel, *sizes).transpose(1, 2)
+        def patches(part: slice = _ALL) -> Tensor:
+            return F.unfold(held[part], kernel, *sizes).transpose(1, 2)
 
         self.uses.append(Use(*places, output, patches, lambda slope: slope.flatten(2).transpose(1, 2)))
 
@@ -174,7 +175,7 @@ def _sizes(given: Any) -> tuple[int, ...]:
     return (given,) if isinstance(given, int) else tuple(given)
 
 
-def _positions(tensor: Tensor) -> Tensor:
+def positions(tensor: Tensor) -> Tensor:
     """(N, …, d) as (N, T, d)."""
     return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1])
 
