@@ -46,6 +46,7 @@ STUDIES: tuple[str, ...] = (
     "gradient_flow/flow_and_steps",
     "gradient_flow/kernels",
     "gradient_flow/parametrisation",
+    "gradient_flow/keeping_gradients",
     "approximation/depth",
     "approximation/polynomials",
     "approximation/regions",
