@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from math import comb, log, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ def deep(
     """
     made = DEEP[family]
     if made.kind is ResNet:
-        net: nn.Module = ResNet([1, width // 6], 10, depth // 2, "none", init=made.law, generator=draws)
+        net: Any = ResNet([1, width // 6], 10, depth // 2, "none", init=made.law, generator=draws)
         for block in net.blocks if swapped else ():
             block.shortcut = torch.zeros_like
         return net, [*net.blocks]
@@ -118,7 +118,7 @@ def by_layer(net: nn.Module, places: list[nn.Module], examples: int, draws: torc
     for hook in hooks:
         hook.remove()
     found = torch.autograd.grad(loss, seen[::-1])
-    return np.array([float(one.flatten(1).square().sum(1).mean().log()) for one in found])
+    return torch.stack([one.flatten(1).square().sum(1).mean().log() for one in found]).cpu().numpy()
 
 
 @cache
@@ -235,7 +235,7 @@ class Reader(nn.Module):
         """What stands for the characters, (b, t) → (b, t, d)."""
         if isinstance(self.net, GPT):
             return self.length * embedding(s, self.net.embedding)
-        return self.length * one_hot(s, LETTERS).to(self.net.W)
+        return self.length * one_hot(s, LETTERS).to(next(self.net.parameters()))
 
     def read(self, x: Tensor) -> Tensor:
         """Return the logits of every next character, (b, t, d) → (b, t, 27)."""
