@@ -5,6 +5,7 @@ from .conservation import Balance, Conserved, Drift, conserved
 from .deep_linear import mode_strength, mode_time
 from .descent import Discretisation, discretisation, penalised
 from .empirical_kernels import EmpiricalKernel, empirical_nngp, empirical_ntk
+from .ensembles import Ensemble
 from .escape import Escape, escape_time, saddle_escape
 from .flow import Flow, flow, integrate
 from .gradient_norms import GradientNorms, gradient_norms
@@ -30,6 +31,7 @@ __all__ = [
     "Discretisation",
     "Drift",
     "EmpiricalKernel",
+    "Ensemble",
     "Escape",
     "Flow",
     "GradientHealth",
