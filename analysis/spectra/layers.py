@@ -170,8 +170,12 @@ class LayerProbes(Adaptive):
     @property
     def samples(self) -> Tensor:
         """Of each probe the form, or what is not known of it."""
-        forms = sum(one.forms for one in self.drawn)
-        return forms[1] if self.gauss_newton else forms.sum(0)
+        return self.forms[1] if self.gauss_newton else self.forms.sum(0)
+
+    @property
+    def forms(self) -> Tensor:
+        """Gauss–Newton form and the rest of each probe over all batches, (2, n)."""
+        return torch.stack([one.forms for one in self.drawn]).sum(0)
 
     def _batches(self) -> Iterator[Forms]:
         if self.kept is not None:
@@ -215,7 +219,7 @@ class LayerProbes(Adaptive):
         cost, missing = 3 * self.width, min(missing, self.units)
         if self.gauss_newton or self.width > WIDEST or min(missing, self.budget - self.matvecs) <= cost:
             return False
-        gauss, rest = sum(one.forms for one in self.drawn)
+        gauss, rest = self.forms
         self.offset = float(gauss.mean())
         left = self._need(rest) - self.count
         self.offset = 0.0
