@@ -139,7 +139,7 @@ def draw_scales(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
 @claim(
     source="schoenholz2017deep",
     predicts=Equals(0, within=0.1),
-    quick=Grid(weights=[0.8, 1.0, 1.2], width=[100], depth=[10], nets=[250], seeds=12),
+    quick=Grid(weights=[0.8, 1.0, 1.2], width=[100], depth=[10], nets=[125], seeds=12),
     full=Grid(weights=[0.8, 1.0, 1.3, 1.5], width=[1000], depth=[12], nets=[20], seeds=12),
     controls={"order: chaos, by weights of three times the variance": dict(more=3.0)},
     figures=(draw_scales,),
