@@ -148,6 +148,7 @@ class Recorder(TorchFunctionMode):
             values = list(floats(output))
             if values:
                 self._see(frame, module, values)
+                self._check(f"{frame.name} ({type(module).__name__})", [v for v in values[1:] if bool(v.isnan().any())])
             for gate, (kind, parts) in gates(module, args).items():
                 site = self._site(f"{frame.name}: {gate}", kind, None)
                 self._units(site, kind, self.by_example(parts, None))
@@ -170,10 +171,7 @@ class Recorder(TorchFunctionMode):
     def _note(self, site: Site, values: list[Tensor]) -> None:
         """Signal and rank of the first of several outputs and, later, the gradient at all of them."""
         value, held = values[0], values[0].detach()
-        if not bool(held.isfinite().all()):
-            given = f"nan or infinity in {int((~held.isfinite()).sum())} of {held.numel()} of its outputs"
-            remedy = f"It is the first to make one, after {self.last}: look at its inputs' size, and its parameters'."
-            raise NumericsError(f"{site.name} ({site.kind})", "finite activations", given, remedy)
+        self._check(f"{site.name} ({site.kind})", [held])
         table = self.by_example(held, site.module)
         site.signal.append(table.double().square().mean(1))
         if len(table) == self.examples:
@@ -185,6 +183,17 @@ class Recorder(TorchFunctionMode):
                 site.tracked = True
                 part.register_hook(lambda slope: self._slope(site, key, slope))
         self.seen = (value, value._version)
+
+    def _check(self, name: str, values: Iterable[Tensor]) -> None:
+        """The first place with numbers that are not finite is at fault; of several outputs, all but the first may be masks."""
+        for value in values:
+            lost = int((~value.isfinite()).sum())
+            if lost:
+                given = f"nan or infinity in {lost} of {value.numel()} of its outputs"
+                remedy = (
+                    f"It is the first to make one, after {self.last}: look at its inputs' size, and its parameters'."
+                )
+                raise NumericsError(name, "finite activations", given, remedy)
 
     def _slope(self, site: Site, key: tuple[str, int], slope: Tensor) -> None:
         with torch._C.DisableTorchFunction():
