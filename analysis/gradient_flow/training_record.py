@@ -102,9 +102,11 @@ class Track:
             seen = one.values.isfinite()
             (line,) = ax.plot(self.steps[seen], one.values[seen], ".-", label=name.partition(": ")[2] or name)
             ax.fill_between(self.steps[seen], one.low[seen], one.high[seen], color=line.get_color(), alpha=0.25, lw=0)
-        if series and all(bool((one.values[one.values.isfinite()] > 0).all()) for one in series.values()):
+        seen = torch.cat([one.values[one.values.isfinite()] for one in series.values()] or [torch.zeros(0)])
+        if len(seen) and 0 < 10 * float(seen.min()) < float(seen.max()):
             ax.set_yscale("log")
         ax.set(xlabel="step", ylabel=label)
+        ax.label_outer()
         if len(series) > 1:
             ax.legend(fontsize="x-small")
         return ax
