@@ -13,6 +13,7 @@ from lemmata.studies.gradient_flow.depth_and_lag import halves
 
 Rows = Sequence[Any]
 Columns = Mapping[str, Sequence[Any]]
+COLOURS = (*(f"C{place}" for place in range(7)), "0.55")
 
 
 def _by_family(rows: Rows, arm: str = "") -> dict[str, list[Any]]:
@@ -24,13 +25,14 @@ def _by_family(rows: Rows, arm: str = "") -> dict[str, list[Any]]:
 
 
 def _draw_curves(ax: Any, groups: Mapping[str, Rows], place: str) -> Columns:
-    """Dots, means over networks, and the theory as a line for each family."""
+    """Dots, means over networks, and the theory as a line for each family; later dots are smaller, lest they hide others."""
     columns: dict[str, list[Any]] = {"family": [], place: [], "kept": [], "theory": []}
-    for colour, (family, own) in enumerate(groups.items()):
+    for colour, (family, own) in zip(COLOURS, groups.items(), strict=False):
         places, theory = own[0].values["places"], np.exp(own[0].values["theory curve"])
         kept = np.exp(np.mean([row.values["curve"] for row in own], 0))
-        ax.semilogy(places, kept, "o", color=f"C{colour}", markersize=3, label=family)
-        ax.semilogy(places, theory, color=f"C{colour}", linewidth=1)
+        size = 4.5 - 2.5 * COLOURS.index(colour) / len(COLOURS)
+        ax.semilogy(places, kept, "o", color=colour, markersize=size, label=family)
+        ax.semilogy(places, theory, color=colour, linewidth=1)
         for column, cells in zip(columns.values(), ([family] * len(kept), places, kept, theory), strict=True):
             column.extend(cells)
     ax.set(xlabel=place, ylabel="squared gradient kept")
@@ -42,14 +44,15 @@ def _draw_rates(ax: Any, rows: Rows, unit: str) -> Columns:
     """The factor of each family with its 95 % interval, the theory as a bar, and the half-life in words."""
     names = ("family", "factor", "low", "high", "theory", f"halves in ({unit})", "at least", "at most")
     columns: dict[str, list[Any]] = {name: [] for name in names}
-    for place, (family, own) in enumerate(_by_family(rows).items()):
+    for place, (colour, (family, own)) in enumerate(zip(COLOURS, _by_family(rows).items(), strict=False)):
         rates = np.array([row.values["rate"] for row in own])
         half = student.ppf(0.975, len(rates) - 1) * rates.std(ddof=1) / sqrt(len(rates))
         mean, low, high, theory = rates.mean(), rates.mean() - half, rates.mean() + half, own[0].values["theory"]
-        ax.errorbar([exp(mean)], [-place], xerr=[[exp(mean) - exp(low)], [exp(high) - exp(mean)]], fmt="o", capsize=3)
+        ends = [[exp(mean) - exp(low)], [exp(high) - exp(mean)]]
+        ax.errorbar([exp(mean)], [-place], xerr=ends, fmt="o", color=colour, markersize=5, capsize=3)
         ax.plot([exp(theory)], [-place], "|", color="0.2", markersize=16)
         said = (
-            f"halves in {halves(mean):.2g}" if high < 0 else f"doubles in {halves(-mean):.2g}" if low > 0 else "keeps"
+            f"{'halves' if mean < 0 else 'doubles'} in {halves(-abs(mean)):.2g} {unit}" if low * high > 0 else "keeps"
         )
         ax.annotate(said, (1.01, -place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
         cells = (family, exp(mean), exp(low), exp(high), exp(theory), halves(mean), halves(low), halves(high))
@@ -58,6 +61,10 @@ def _draw_rates(ax: Any, rows: Rows, unit: str) -> Columns:
     ax.axvline(1, color="0.6", linewidth=1)
     ax.set_yticks([-place for place in range(len(columns["family"]))], columns["family"])
     ax.set(xlabel=f"squared gradient, factor per {unit.removesuffix('s')}", xscale="log")
+    low, high = ax.get_xlim()
+    ticks = [tick for tick in (0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.4) if low < tick < high]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
     return columns
 
 
