@@ -3,7 +3,8 @@ r"""What normalisation does to weights and to gradients.
 A layer that normalises its input does not see the size of that input. Weights before a batch normalisation have no
 effect through their length, so the gradient is orthogonal to them, and each step of gradient descent makes them longer
 @vanlaarhoven2017l2 @arora2019theoretical. Backwards, layer normalisation removes two directions from a gradient and divides the rest
-by the standard deviation of its input @xu2019understanding.
+by the standard deviation of its input @xu2019understanding. And batch normalisation before rectifiers makes gradients explode with
+depth, whatever the weights @yang2019mean.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 from torch.func import jacrev
 from torch.nn.functional import cross_entropy
 
-from lemmata.architectures import BatchNorm, LayerNorm, ResNet
-from lemmata.studies.claim import AtMost, Grid, claim, script
+from lemmata.architectures import MLP, BatchNorm, LayerNorm, ResNet
+from lemmata.studies.claim import AtMost, Equals, Grid, claim, script
 from lemmata.studies.data import digits, gaussian
 from lemmata.studies.training import descent, flat_parameters, layout_of, objective
 
@@ -183,6 +184,81 @@ def layernorm_jacobian(
     truth = torch.ones(width, dtype=x.dtype, device=x.device)
     truth[-2 if norm == "LayerNorm" else -1 :] = 0.0
     return {"value": float((found * size - truth).abs().max()), "singular": found * size}
+
+
+def over_batch(z: Tensor) -> Tensor:
+    """Batch normalisation of (b, n) without parameters and without ε."""
+    z = z - z.mean(0)
+    return z / z.square().mean(0).sqrt()
+
+
+UNITS = {"rectifier": torch.relu, "linear": lambda z: z}
+
+
+def backwards(net: MLP, x: Tensor, draws: torch.Generator) -> Tensor:
+    """Squared gradients by the pre-activations of each layer, (layers,), of a random linear function of the outputs."""
+    z = net.preactivations(x)
+    gradients = torch.autograd.grad((z[-1] * gaussian(draws, *z[-1].shape).to(x)).sum(), z)
+    return torch.stack([gradient.double().square().sum() for gradient in gradients])
+
+
+def draw_explosion(ax: Any, rows: Rows) -> Columns:
+    """Squared gradients grow from layer to layer backwards where a batch normalisation stands before a rectifier.
+
+    Over those at the last layer, on a logarithmic axis, against the layer. Dots lie along a straight line that falls from
+    the first layer to the last; without normalisation, or with linear units, the curve is almost level.
+    """
+    chosen = [row for row in rows if row.k == 0]
+    depth = len(chosen[0].values["gradients"])
+    columns: dict[str, Any] = {"layer": np.arange(1, depth + 1)}
+    for row in chosen:
+        name = row.arm.partition(": ")[2] or "batch normalisation, rectifiers"
+        columns[name] = row.values["gradients"] / row.values["gradients"][-1]
+        ax.semilogy(columns["layer"], columns[name], ".-" if row.arm else "o", label=name)
+    columns["theory"] = (np.pi / (np.pi - 1)) ** (depth - columns["layer"])
+    ax.semilogy(columns["layer"], columns["theory"], color="C0", linewidth=1, label="$(\\pi/(\\pi-1))^{L-l}$")
+    ax.set(xlabel="layer l", ylabel="squared gradient ÷ that at the last layer")
+    ax.legend()
+    return columns
+
+
+@claim(
+    source="yang2019mean",
+    predicts=Equals("pi/(pi - 1)", within=0.02),
+    quick=Grid(width=[1000], depth=[20], batch=[64], seeds=5),
+    full=Grid(width=[1000, 3000], depth=[20], batch=[64, 128], seeds=20),
+    controls={
+        "rectifiers: linear units": dict(units="linear"),
+        "batch normalisation: none": dict(normalised=False),
+    },
+    figures=(draw_explosion,),
+)
+def batchnorm_gradient_explosion(
+    width: int, depth: int, batch: int, seed: int, units: str = "rectifier", normalised: bool = True
+) -> dict[str, Any]:
+    r"""With batch normalisation before rectifiers, squared gradients grow by π/(π − 1) a layer.
+
+    Let $z_(l+1) = W_(l+1) (B z_l)_+$ with $B$ batch normalisation and random $W_l$. Half of the units pass the gradient on, and $B$ divides it by the
+    standard deviation over the batch. A rectified standard normal has the mean square $1\/2$ but only the variance
+    $1\/2 - 1\/(2 pi)$, so that in wide networks and large batches
+    $ (EE norm(delta_l)^2) / (EE norm(delta_(l+1))^2) -> (1\/2) / (1\/2 - 1\/(2 pi)) = pi / (pi - 1) = 1.4669..., $
+    and no variance of the weights changes it, for $B$ takes it out @yang2019mean. The value is the mean factor over all layers but the first
+    four and the last two. It is measured with batches of $b$ and of $4 b$ and extrapolated to infinite ones, deviations being
+    inversely proportional to $b$. Controls: linear units; no normalisation, with weights that keep the mean square.
+    """
+    draws, phi = torch.Generator().manual_seed(seed), UNITS[units]
+    # Gradients differ between networks by far more than the rounding of single precision.
+    net = MLP(
+        [width] * (depth + 1),
+        lambda z: phi(over_batch(z) if normalised else z),
+        "he" if units == "rectifier" else "lecun",
+        bias=False,
+        dtype=torch.float32,
+        generator=draws,
+    )
+    found = [backwards(net, gaussian(draws, size, width).float(), draws) for size in (batch, 4 * batch)]
+    factors = [float((squares[4] / squares[-3]) ** (1 / (depth - 7))) for squares in found]
+    return {"value": (4 * factors[1] - factors[0]) / 3, "small": factors[0], "large": factors[1], "gradients": found[1]}
 
 
 if __name__ == "__main__":

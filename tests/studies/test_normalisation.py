@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import batch_norm, cross_entropy
 
-from lemmata.studies.data import digits
+from lemmata.architectures import MLP
+from lemmata.studies.data import digits, gaussian
 from lemmata.studies.gradient_flow import normalisation
 from lemmata.studies.training import flat_parameters
 
@@ -59,3 +60,34 @@ def test_the_trials_part_from_their_controls() -> None:
     assert normalisation.layernorm_jacobian(**jacobian)["value"] < 1e-13
     assert normalisation.layernorm_jacobian(**jacobian, eps=1e-5)["value"] > 1e-3
     assert normalisation.layernorm_jacobian(**jacobian, gains=True)["value"] > 1e-2
+
+
+def test_gradients_by_layer_are_those_of_differences() -> None:
+    """The layers written out, with torch's own batch normalisation; each pre-activation moved by itself."""
+    draws, step = torch.Generator().manual_seed(0), 1e-6
+    net = MLP([4, 4, 4, 4], lambda z: normalisation.over_batch(z).relu(), "he", generator=draws).requires_grad_(False)
+    x, weights = gaussian(draws, 6, 4), [layer.weight for layer in net.layers]
+    direction = gaussian(torch.Generator().manual_seed(5), 6, 4)
+
+    def value(z: torch.Tensor, after: int) -> float:
+        for W in weights[after + 1 :]:
+            z = batch_norm(z, None, None, training=True, eps=1e-14).relu() @ W.T
+        return float((z * direction).sum())
+
+    truth, z = [], x @ weights[0].T
+    for layer in range(3):
+        moves = step * torch.eye(24).view(24, 6, 4)
+        truth.append(sum(((value(z + m, layer) - value(z - m, layer)) / (2 * step)) ** 2 for m in moves))
+        z = batch_norm(z, None, None, training=True, eps=1e-14).relu() @ weights[layer + 1].T if layer < 2 else z
+    net.requires_grad_()
+    found = normalisation.backwards(net, x, torch.Generator().manual_seed(5))
+    assert found.tolist() == pytest.approx(truth, rel=1e-6)
+
+
+def test_explosion_parts_from_its_controls() -> None:
+    explosion = dict(width=200, depth=12, batch=32, seed=0)
+    found = normalisation.batchnorm_gradient_explosion(**explosion)
+    assert abs(found["value"] - np.pi / (np.pi - 1)) < 0.05 and found["gradients"].shape == (12,)
+    assert found["value"] == pytest.approx(found["large"] - (found["small"] - found["large"]) / 3)
+    assert abs(normalisation.batchnorm_gradient_explosion(**explosion, units="linear")["value"] - 1) < 0.1
+    assert abs(normalisation.batchnorm_gradient_explosion(**explosion, normalised=False)["value"] - 1) < 0.1
