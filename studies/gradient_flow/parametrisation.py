@@ -20,7 +20,10 @@ from lemmata.studies.data import digits
 
 Rows = Sequence[Any]
 Columns = Mapping[str, Sequence[Any]]
-WORDS, BASE = 30, 64  # tokens of the transformer; the width at which both parametrisations train at the same rates
+WORDS, BASE = (
+    103,
+    64,
+)  # characters that the transformer reads; the width at which both parametrisations train at the same rates
 
 
 class Readout(nn.Module):
@@ -45,18 +48,18 @@ def parametrised(
         return net, net.layers[2], "layers.0"
     law = Law("maximal", lambda n, m: 1.0 if m == WORDS else 1 / n)
     options: dict[str, Any] = dict(init=law) if maximal else {}
-    gpt = GPT(WORDS, width, width // 16, 2, length=16, generator=draws, **options)
+    gpt = GPT(WORDS, width, width // 16, 2, length=8, generator=draws, **options)
     return Readout(gpt, 16 / width if maximal else 1.0), gpt.body.layers[-1], "net.embedding net.body.positions"
 
 
-def feature_update(architecture: str, width: int, maximal: bool, steps: int, seed: int) -> float:
+def feature_update(architecture: str, width: int, maximal: bool, steps: int, draws: torch.Generator) -> float:
     """The mean change of an entry of the last hidden signal over some steps of Adam."""
-    draws = torch.Generator().manual_seed(seed)
     net, last, near = parametrised(architecture, width, maximal, draws)
     if architecture == "MLP":
         x, y = digits(64)
     else:
-        text = torch.randint(WORDS, (4, 17), generator=draws, device="cpu").to(torch.get_default_device())
+        text = torch.randint(WORDS, (4, 9), generator=torch.Generator().manual_seed(9), device="cpu")
+        text = text.to(torch.get_default_device())
         x, y = text[:, :-1], text[:, 1:]
     seen: list[Tensor] = []
     last.register_forward_hook(lambda module, given, output: seen.append(output.detach()))
@@ -97,22 +100,29 @@ def draw_features(ax: Any, rows: Rows) -> Columns:
 @claim(
     source=("yang2021feature", "yang2022tensor"),
     predicts=Scales("width", power=0, within=0.1),
-    quick=Grid(architecture=["MLP", "GPT"], width=[32, 64, 128, 256], steps=[3], seeds=8),
-    full=Grid(architecture=["MLP", "GPT"], width=[64, 128, 256, 512, 1024], steps=[3], seeds=10),
+    quick=Grid(architecture=["MLP", "GPT"], width=[32, 64, 128, 256], units=[128], steps=[3], seeds=9),
+    full=Grid(architecture=["MLP", "GPT"], width=[64, 128, 256, 512, 1024], units=[256], steps=[3], seeds=20),
     controls={"rates and read-out scaled with the width: standard parametrisation": dict(maximal=False)},
     figures=(draw_features,),
 )
-def mup_coordinate_check(architecture: str, width: int, steps: int, seed: int, maximal: bool = True) -> float:
+def mup_coordinate_check(
+    architecture: str, width: int, units: int, steps: int, seed: int, maximal: bool = True
+) -> float:
     r"""In the maximal-update parametrisation features move by the same amount at every width.
 
     With hidden weights of variance $1\/n$ trained by Adam at rates $eta\/n$, inputs' weights at $eta$, and outputs smaller by another
-    $n^(-1\/2)$, every feature moves by $Theta(1)$ in a step, at any width: the one limit that is neither a kernel's nor unstable
+    $n^(-1\/2)$, every feature moves by $Theta(1)$ in a step, at any width, so that all layers keep learning
     @yang2021feature @yang2022tensor. The value is the mean absolute change of the last hidden signal after three steps: of a
-    perceptron with three hidden layers on handwritten digits, and of GPT, whose heads keep their size, on random tokens.
+    perceptron with three hidden layers on handwritten digits; and of GPT, with heads of one size and the factor $1\/n$ before its
+    logits, on random tokens that are the same in all trials. A trial takes the mean over as many networks as give the stated
+    number of units in a layer, at least one.
+
     Control: the standard parametrisation with one rate. Adam's entries are all of one size whatever the gradient's, they add up
     over $n$ inputs, and features move by $Theta(n)$.
     """
-    return feature_update(architecture, width, maximal, steps, seed)
+    draws = torch.Generator().manual_seed(seed)
+    nets = max(1, units // width)
+    return sum(feature_update(architecture, width, maximal, steps, draws) for _ in range(nets)) / nets
 
 
 if __name__ == "__main__":
