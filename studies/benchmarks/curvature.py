@@ -14,13 +14,10 @@ A search is given up where a contender has taken longer than its target asks for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-
-import torch
 
 from lemmata.studies.benchmarks import densities, eigen, kernels, memory, products, slices, traces
 from lemmata.studies.benchmarks.table import Row
-from lemmata.studies.benchmarks.timing import environment, options, write
+from lemmata.studies.benchmarks.timing import options, run
 
 #: Device and most rounds to the rows of one piece of work.
 PARTS: dict[str, Callable[[str, int], Iterator[Row]]] = {
@@ -36,18 +33,7 @@ PARTS: dict[str, Callable[[str, int], Iterator[Row]]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print; write JSON where asked."""
-    given = options(__doc__.splitlines()[0], arguments, tuple(PARTS))
-    about = environment(given.device, given.repeats)
-    print("  ".join(f"{key} {value}" for key, value in about.items()))
-    rows = []
-    for part in given.only:
-        torch.manual_seed(0)
-        for one in PARTS[part](given.device, given.repeats):
-            print(one, flush=True)
-            rows.append(one)
-    judged = [one for one in rows if one.met is not None]
-    print(f"{sum(bool(one.met) for one in judged)} of {len(judged)} targets met")
-    write(given.json, about, rows=[asdict(one) for one in rows])
+    run(options(__doc__.splitlines()[0], arguments, tuple(PARTS)), PARTS)
 
 
 if __name__ == "__main__":

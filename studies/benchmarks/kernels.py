@@ -48,8 +48,10 @@ def rows(device: str, repeats: int) -> Iterator[Row]:
         yield from measure(problem, problem.batch[0][:INPUTS], target, device, repeats)
 
 
-def measure(problem: Problem, x: Tensor, target: Target, device: str, repeats: int) -> list[Row]:
-    """One network."""
+def measure(
+    problem: Problem, x: Tensor, target: Target, device: str, repeats: int, budget: float = BUDGET
+) -> list[Row]:
+    """One network; ``budget`` in seconds of interleaved rounds."""
     place, truth = (WORK, problem.name), by_jacobians(problem.double, x.to(_wide(x)))
     size = truth.shape[0] * truth.shape[2]
     whole = truth.transpose(1, 2).reshape(size, size)  # (n, m, c, d) → (n c, m d)
@@ -66,7 +68,7 @@ def measure(problem: Problem, x: Tensor, target: Target, device: str, repeats: i
     if max(errors.values()) > _WITHIN:
         raise RuntimeError(f"the kernels of {problem.name} disagree with the one in double precision: {errors}")
     slow = contenders.pop("torch.func, products")
-    rounds = affordable(contenders, device, repeats, BUDGET)
+    rounds = affordable(contenders, device, repeats, budget)
     scale = len(x) / _SAMPLE
     found = [timed_row(place, "lemmata", rounds, ("lemmata", "ours"), errors["lemmata"])]
     name = "torch.func, Jacobians"

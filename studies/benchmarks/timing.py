@@ -6,7 +6,8 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 
 from lemmata.studies.environment import processor
+
+from .table import Row
 
 Contender = Callable[[], Any]
 
@@ -105,3 +108,18 @@ def write(path: Path | None, about: dict[str, Any], **tables: list[dict[str, Any
     """Write the environment and the rows as JSON, if there is somewhere to write them."""
     if path:
         path.write_text(json.dumps({**about, **tables}, indent=1) + "\n")
+
+
+def run(given: argparse.Namespace, parts: dict[str, Callable[[str, int], Iterator[Row]]]) -> None:
+    """The parts that are asked for, row by row, and how many targets are met."""
+    about = environment(given.device, given.repeats)
+    print("  ".join(f"{key} {value}" for key, value in about.items()))
+    rows = []
+    for part in given.only:
+        torch.manual_seed(0)
+        for one in parts[part](given.device, given.repeats):
+            print(one, flush=True)
+            rows.append(one)
+    judged = [one for one in rows if one.met is not None]
+    print(f"{sum(bool(one.met) for one in judged)} of {len(judged)} targets met")
+    write(given.json, about, rows=[asdict(one) for one in rows])
