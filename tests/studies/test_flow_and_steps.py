@@ -1,4 +1,4 @@
-"""Flow and steps: penalties by differences of the loss, quadratics in closed form, modes by another integrator."""
+"""Flow and steps: curvatures by differences of the gradient, quadratics in closed form, modes where they start."""
 
 from __future__ import annotations
 
@@ -7,23 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import solve_ivp
 
+from lemmata.analysis.gradient_flow import penalised
 from lemmata.studies.gradient_flow import flow_and_steps
-from lemmata.studies.training import descent, flow
+from lemmata.studies.training import descent
 
 pytestmark = pytest.mark.usefixtures("double")
-
-
-def test_the_penalised_gradient_is_that_of_the_penalised_loss() -> None:
-    loss, start, _ = flow_and_steps.problem("mlp", 0)
-    penalised = flow_and_steps.penalised(loss, 0.3)
-    draws = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        v = torch.randn(len(start), generator=draws)
-        difference = (penalised(start + 1e-4 * v)[0] - penalised(start - 1e-4 * v)[0]) / 2e-4
-        assert float(penalised(start)[1] @ v) == pytest.approx(float(difference), rel=1e-5, abs=1e-7)
-        assert abs(float(loss(start)[1] @ v) - float(difference)) > 1e-4
 
 
 def test_the_time_is_two_over_the_largest_curvature() -> None:
@@ -42,18 +31,11 @@ def test_the_modified_flow_of_a_quadratic_follows_the_powers() -> None:
 
     start = torch.ones(1)
     steps = flow_and_steps.after(descent(quadratic, start, 1 / count), count)
-    reference = flow_and_steps.after(flow(flow_and_steps.penalised(quadratic, 0.25 / count), start, 1 / 64), 64)
+    reference = flow_and_steps.at(penalised(quadratic, 0.25 / count), start, 1.0)
     assert steps.item() == pytest.approx((1 - curvature / count) ** count)
     assert reference.item() == pytest.approx(math.exp(-curvature - curvature**2 / (2 * count)), rel=1e-7)
     leading = curvature**3 / 3 / count**2 * math.exp(-curvature)
     assert (reference - steps).item() == pytest.approx(leading, rel=0.1)
-
-
-def test_the_sigmoid_solves_its_equation() -> None:
-    times, start = np.linspace(0, 3, 7), 0.01
-    s = np.array(flow_and_steps.STRENGTHS)
-    solved = solve_ivp(lambda t, a: 2 * a * (s - a), (0, 3), np.full(3, start), t_eval=times, rtol=1e-11, atol=1e-13)
-    assert np.allclose(flow_and_steps.sigmoid(times, start), solved.y.T, rtol=1e-7)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
