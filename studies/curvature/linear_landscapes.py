@@ -141,7 +141,7 @@ def baldi_hornik_landscape(
 @claim(
     source=("kawaguchi2016deep", "laurent2018deep"),
     predicts=AtMost(1e-6),
-    quick=Grid(depth=[2, 3], runs=[50], steps=[7000], seeds=1),
+    quick=Grid(depth=[2, 3], runs=[50], steps=[5000], seeds=1),
     full=Grid(depth=[2, 3, 4], runs=[200], steps=[60000], seeds=5),
     controls={"linear units: ReLU": dict(relu=True)},
 )
@@ -172,7 +172,7 @@ def kawaguchi_no_bad_minima(depth: int, runs: int, steps: int, seed: int, relu: 
     y = output(teacher)
     y = y / y.square().sum(1).mean().sqrt()
     leaves = [net.requires_grad_() for net in nets]
-    adam = torch.optim.Adam(leaves, lr=0.01)
+    adam = torch.optim.Adam(leaves, lr=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps, eta_min=1e-5)
     for _ in range(steps):
         adam.zero_grad()
