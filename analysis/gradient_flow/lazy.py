@@ -169,7 +169,7 @@ def lazy_rich(
     change, distance = _kernels(first.dense(), last.dense(), len(f_0), seen, tol, level)
     squares = torch.stack([gaps, moves]).square()
     whole = squares.sum(1)
-    gap = _estimate(*(_share(*sums) for sums in (whole, whole[:, None] - squares)), seen, tol, level)
+    gap = _estimate(_share(*whole), _share(*(whole[:, None] - squares)), seen, tol, level)
     size = float(start.double().norm())
     moved = float((end - start).double().norm())
     return LazyRich(change, distance, gap, moved / size if size else inf, gaps, moves, level)
@@ -208,8 +208,8 @@ def _kernels(
         remedy = "Look for dead units or outputs that do not depend on the chosen parameters."
         raise DataError("inputs", "a kernel that is not zero, before and after", "one that is", remedy)
     left = whole[:, None] - 2 * squares.sum(2) + squares.diagonal(dim1=1, dim2=2)
-    changes = (_share(*sums[:2]) for sums in (whole, left))
-    return _estimate(*changes, seen, tol, level), _estimate(*(_bent(*s) for s in (whole, left)), seen, tol, level)
+    change = _estimate(_share(*whole[:2]), _share(*left[:2]), seen, tol, level)
+    return change, _estimate(_bent(*whole), _bent(*left), seen, tol, level)
 
 
 def _bent(moved: Tensor, first: Tensor, last: Tensor) -> Tensor:
