@@ -1,7 +1,8 @@
 r"""Attention and normalisation in deep transformers.
 
-Where layer normalisation stands decides how the gradients of the last layers depend on the depth @xiong2020layer. And attention by
-itself, without the skip connections around it, makes all tokens alike faster than exponentially @dong2021attention.
+Where layer normalisation stands decides how the gradients of the last layers depend on the depth @xiong2020layer. And
+attention by itself, without the skip connections around it, makes all tokens alike faster than exponentially
+@dong2021attention.
 """
 
 from __future__ import annotations
@@ -34,14 +35,16 @@ def without_norms(net: Encoder, all_of_them: bool) -> Encoder:
 
 
 def sizes(net: Encoder, read: Tensor, x: Tensor, labels: Tensor) -> Tensor:
-    r"""$sqrt(EE norm(partial cal(L)_i \/ partial W_2)_F^2)$ of every layer, (L,), over the positions i of tokens x, (b, t, d).
+    r"""$sqrt(EE norm(partial cal(L)_i \/ partial W_2)_F^2)$ of every layer, (L,), over positions i of tokens x, (b, t, d).
 
-    A position adds $delta_i h_i^top$ to the gradient by a layer's second matrix; in the last layer this is the gradient of its own loss.
-    The loss is the cross entropy of labels (b, t) with outputs times ``read``, (d, classes).
+    A position adds $delta_i h_i^top$ to the gradient by a layer's second matrix; in the last layer this is the
+    gradient of its own loss. The loss is the cross entropy of labels (b, t) with outputs times ``read``, (d, classes).
     """
     seen: list[tuple[Tensor, Tensor]] = []
     hooks = [
-        layer.feed_forward.W_2.register_forward_hook(lambda module, given, made: seen.append((given[0], made)))
+        layer.get_submodule("feed_forward.W_2").register_forward_hook(
+            lambda module, given, made: seen.append((given[0], made))
+        )
         for layer in net.layers
     ]
     loss = cross_entropy((net(x) @ read).flatten(0, 1), labels.flatten(), reduction="sum")
@@ -60,8 +63,8 @@ def initialised(
     net = Encoder(width, 1, layers, hidden=width, norm=norm, activation="relu", generator=draws)
     with torch.no_grad():
         for layer in net.layers:
-            layer.attention.W_q.weight.zero_()
-            layer.attention.W_k.weight.zero_()
+            layer.get_parameter("attention.W_q.weight").zero_()
+            layer.get_parameter("attention.W_k.weight").zero_()
     if not (last and normed):
         without_norms(net, all_of_them=not normed)
     x = gaussian(draws, sequences, tokens, width)
@@ -73,8 +76,9 @@ def initialised(
 def draw_gradients(ax: Any, rows: Rows) -> Columns:
     """Gradients in a deep transformer at initialisation, layer by layer.
 
-    Size of the gradient by the second matrix of each layer's network, against the layer, on a logarithmic axis. With the norms on the
-    branches the curve falls gently from the first layer to the last; without the last norm it lies higher.
+    Size of the gradient by the second matrix of each layer's network, against the layer, on a logarithmic axis. With
+    the norms on the branches the curve falls gently from the first layer to the last; without the last norm it lies
+    higher.
     """
     return _draw_layers(ax, rows, {"": "Pre-LN", "last": "Pre-LN without the last norm"})
 
@@ -82,8 +86,9 @@ def draw_gradients(ax: Any, rows: Rows) -> Columns:
 def draw_gradients_post(ax: Any, rows: Rows) -> Columns:
     """Gradients in a deep transformer at initialisation, layer by layer.
 
-    Size of the gradient by the second matrix of each layer's network, against the layer, on a logarithmic axis. With the norms after the
-    sums the curve rises from the first layer to the last by about a factor of ten; with the norms on the branches it falls gently.
+    Size of the gradient by the second matrix of each layer's network, against the layer, on a logarithmic axis. With
+    the norms after the sums the curve rises from the first layer to the last by about a factor of ten; with the norms
+    on the branches it falls gently.
     """
     return _draw_layers(ax, rows, {"": "Post-LN", "branches": "Pre-LN"})
 
@@ -122,14 +127,15 @@ def preln_postln_gradients(
     r"""With norms on the branches, the last layer's gradient falls like the inverse root of the depth.
 
     A Pre-LN transformer normalises what enters a branch, $x + F(N x)$, and what leaves the last layer. At
-    initialisation every branch adds about as much as any other, so that $EE norm(x^l)^2 = Theta(l)$, and the last norm divides the gradient by
-    $norm(x^L) tilde sqrt(L)$:
+    initialisation every branch adds about as much as any other, so that $EE norm(x^l)^2 = Theta(l)$, and the last norm
+    divides the gradient by $norm(x^L) tilde sqrt(L)$:
     $ norm((partial cal(L)) / (partial W_2^L))_F = O(d sqrt(ln d \/ L)) $
-    @xiong2020layer. The setting is theirs: one head, no queries and keys, so that attention averages over all tokens, Gaussian
-    weights of Glorot's variance, ReLU, cross entropy. The value is the root mean square of the norm over positions.
+    @xiong2020layer. The setting is theirs: one head, no queries and keys, so that attention averages over all tokens,
+    Gaussian weights of Glorot's variance, ReLU, cross entropy. The value is the root mean square of the norm over
+    positions.
 
-    Controls: without the norm after the last layer nothing divides by $sqrt(L)$; without any norm the stream, and with it the gradient, grows
-    exponentially.
+    Controls: without the norm after the last layer nothing divides by $sqrt(L)$; without any norm the stream, and with
+    it the gradient, grows exponentially.
     """
     return initialised("pre", layers, width, sequences, tokens, seed, last, normed)
 
@@ -147,10 +153,10 @@ def preln_postln_gradients_post(
 ) -> dict[str, Any]:
     r"""With norms after the sums, the last layer's gradient does not depend on the depth.
 
-    A Post-LN transformer, $N(x + F(x))$, hands on vectors of the same size at every layer. Near the output its gradient is as large as in
-    a network of a single layer, $O(d sqrt(ln d))$, whatever the depth, and it shrinks on its way back through the norms
-    @xiong2020layer: a large learning rate moves the last layers most. The value is that of the claim above, in the same setting. Control: the norms on
-    the branches.
+    A Post-LN transformer, $N(x + F(x))$, hands on vectors of the same size at every layer. Near the output its
+    gradient is as large as in a network of a single layer, $O(d sqrt(ln d))$, whatever the depth, and it shrinks on
+    its way back through the norms @xiong2020layer: a large learning rate moves the last layers most. The value is that
+    of the claim above, in the same setting. Control: the norms on the branches.
     """
     return initialised(norm, layers, width, sequences, tokens, seed, last=True, normed=True)
 
@@ -183,8 +189,9 @@ def collapsing(kind: str, heads: int, width: int, tokens: int, layers: int, skip
 def draw_collapse(ax: Any, rows: Rows) -> Columns:
     """Tokens become equal in a few layers of attention; a skip connection prevents it.
 
-    Distance of the tokens from equal ones, over their size, against the layer, on a logarithmic axis. Two curves bend downwards ever more steeply
-    and reach the rounding error, 10⁻¹⁶, at the fifth or sixth layer, where they stay. A third, with a skip connection, stays near one.
+    Distance of the tokens from equal ones, over their size, against the layer, on a logarithmic axis. Two curves bend
+    downwards ever more steeply and reach the rounding error, 10⁻¹⁶, at the fifth or sixth layer, where they stay. A
+    third, with a skip connection, stays near one.
     """
     columns: dict[str, Any] = {}
     for kind in dict.fromkeys(row.point["kind"] for row in rows):
@@ -228,14 +235,16 @@ def rank_collapse_cubic(
 ) -> dict[str, Any]:
     r"""A layer of attention cubes the distance of tokens from equal ones.
 
-    Let $X = 1 x^top + epsilon R$. The parts of the scores that are of order one or $epsilon$ and differ between queries are the same for every key, and
-    cancel where weights are divided by their sum; what is left of the scores is of order $epsilon^2$, and it weighs values that differ by $epsilon$. Hence
-    $"res"("SA"(X)) = Theta(epsilon^3)$, and over $L$ layers the exponent is $3^L$: tokens become equal at a doubly exponential rate @dong2021attention. The
-    argument needs weights that sum to one but no exponential function, and so holds for the linear attention of @katharopoulos2020transformers too.
-    The value is the exponent, $log_2$ of the ratio of $norm(Y - 1 overline(y)^top)_F$ for outputs $Y$ at $epsilon$ and at $epsilon\/2$.
+    Let $X = 1 x^top + epsilon R$. The parts of the scores that are of order one or $epsilon$ and differ between
+    queries are the same for every key, and cancel where weights are divided by their sum; what is left of the scores
+    is of order $epsilon^2$, and it weighs values that differ by $epsilon$. Hence $"res"("SA"(X)) = Theta(epsilon^3)$,
+    and over $L$ layers the exponent is $3^L$: tokens become equal at a doubly exponential rate @dong2021attention. The
+    argument needs weights that sum to one but no exponential function, and so holds for the linear attention of
+    @katharopoulos2020transformers too. The value is the exponent, $log_2$ of the ratio of $norm(Y - 1
+    overline(y)^top)_F$ for outputs $Y$ at $epsilon$ and at $epsilon\/2$.
 
-    Controls: a skip connection hands the distance on as it is, to first order; without the division, scores of different queries differ by
-    order $epsilon$, and so do the outputs.
+    Controls: a skip connection hands the distance on as it is, to first order; without the division, scores of
+    different queries differ by order $epsilon$, and so do the outputs.
     """
     draws = torch.Generator().manual_seed(seed)
     net = MultiHeadAttention(width, heads, kind, init="lecun", generator=draws).requires_grad_(False)

@@ -2,9 +2,9 @@ r"""What normalisation does to weights and to gradients.
 
 A layer that normalises its input does not see the size of that input. Weights before a batch normalisation have no
 effect through their length, so the gradient is orthogonal to them, and each step of gradient descent makes them longer
-@vanlaarhoven2017l2 @arora2019theoretical. Backwards, layer normalisation removes two directions from a gradient and divides the rest
-by the standard deviation of its input @xu2019understanding. And batch normalisation before rectifiers makes gradients explode with
-depth, whatever the weights @yang2019mean.
+@vanlaarhoven2017l2 @arora2019theoretical. Backwards, layer normalisation removes two directions from a gradient and
+divides the rest by the standard deviation of its input @xu2019understanding. And batch normalisation before rectifiers
+makes gradients explode with depth, whatever the weights @yang2019mean.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ def channels(model: nn.Module, flat: Tensor, layers: str = "conv") -> list[Tenso
 def batchnorm_scale_invariance(blocks: int, seed: int, layers: str = "conv", eps: float = 0.0) -> float:
     r"""The gradient is orthogonal to weights before a batch normalisation, and inversely proportional to their size.
 
-    Batch normalisation undoes any change of scale, so $L(c w) = L(w)$ for the weights $w$ of each channel and $c > 0$. Differentiated by
-    $c$ and by $w$, this is $chevron.l w, nabla L (w) chevron.r = 0$ and $nabla L (c w) = nabla L (w) \/ c$ @vanlaarhoven2017l2
-    @arora2019theoretical. Every channel of every convolution of a residual network is scaled by a factor of its own between a half and
-    two. The value is the largest cosine of weights and gradient, or the largest relative deviation from the second identity
-    if that is larger.
+    Batch normalisation undoes any change of scale, so $L(c w) = L(w)$ for the weights $w$ of each channel and $c > 0$.
+    Differentiated by $c$ and by $w$, this is $chevron.l w, nabla L (w) chevron.r = 0$ and $nabla L (c w) = nabla L (w)
+    \/ c$ @vanlaarhoven2017l2 @arora2019theoretical. Every channel of every convolution of a residual network is scaled
+    by a factor of its own between a half and two. The value is the largest cosine of weights and gradient, or the
+    largest relative deviation from the second identity if that is larger.
 
-    Controls: nothing undoes the scale of the read-out. With $epsilon > 0$ added to the variance the scale is undone in part.
+    Controls: nothing undoes the scale of the read-out. With $epsilon > 0$ added to the variance the scale is undone in
+    part.
     """
     draws = torch.Generator().manual_seed(seed)
     model = residual(seed, blocks, eps)
@@ -87,8 +88,8 @@ def batchnorm_scale_invariance(blocks: int, seed: int, layers: str = "conv", eps
 def draw_growth(ax: Any, rows: Rows) -> Columns:
     """Squared norm of the convolutions' weights, measured and from the lengths of the steps.
 
-    Over the steps, relative to the start, logarithmic. Without momentum and decay the crosses lie on the rising line; with momentum they lie
-    above theirs, with decay far below.
+    Over the steps, relative to the start, logarithmic. Without momentum and decay the crosses lie on the rising line;
+    with momentum they lie above theirs, with decay far below.
     """
     chosen = [row for row in rows if row.k == 0]
     columns: dict[str, Any] = {"step": np.arange(len(chosen[0].values["square"]))}
@@ -118,11 +119,11 @@ def batchnorm_scale_invariance_growth(
 ) -> dict[str, Any]:
     r"""Weights before a batch normalisation grow by Pythagoras' theorem.
 
-    The gradient is orthogonal to the weights, so that a step of stochastic gradient descent makes
-    $norm(w_(t+1))^2 = norm(w_t)^2 + eta^2 norm(g_t)^2$: squared lengths of the steps add up, and the norm can only grow
-    @vanlaarhoven2017l2 @arora2019theoretical. A residual network is trained by steps on random batches of digits. The value is the
-    largest deviation over its channels, relative to the sum of the squared steps. With momentum a step is not orthogonal to
-    the weights any more; weight decay pulls along them.
+    The gradient is orthogonal to the weights, so that a step of stochastic gradient descent makes $norm(w_(t+1))^2 =
+    norm(w_t)^2 + eta^2 norm(g_t)^2$: squared lengths of the steps add up, and the norm can only grow
+    @vanlaarhoven2017l2 @arora2019theoretical. A residual network is trained by steps on random batches of digits. The
+    value is the largest deviation over its channels, relative to the sum of the squared steps. With momentum a step is
+    not orthogonal to the weights any more; weight decay pulls along them.
     """
     draws = torch.Generator().manual_seed(seed)
     model, (x, labels) = residual(seed, 1), digits(400, images=True)
@@ -166,13 +167,14 @@ def layernorm_jacobian(
 ) -> dict[str, Any]:
     r"""Layer normalisation passes all directions but two, divided by the standard deviation.
 
-    Without $epsilon$ and gains, the Jacobian of layer normalisation is $1\/sigma (I - 1 1^top \/ d - hat(x) hat(x)^top \/ d)$, with
-    $hat(x)$ its output and $sigma$ the standard deviation of its input @xu2019understanding: $d - 2$ singular values are $1\/sigma$, two are
-    zero, along the constant vector and along $hat(x)$. Root-mean-square normalisation @zhang2019root has $1\/r (I - hat(x) hat(x)^top \/ d)$, with $r$
-    the root mean square: $d - 1$ and one. The value is the largest deviation of a singular value, in units of $1\/sigma$.
+    Without $epsilon$ and gains, the Jacobian of layer normalisation is $1\/sigma (I - 1 1^top \/ d - hat(x) hat(x)^top
+    \/ d)$, with $hat(x)$ its output and $sigma$ the standard deviation of its input @xu2019understanding: $d - 2$
+    singular values are $1\/sigma$, two are zero, along the constant vector and along $hat(x)$. Root-mean-square
+    normalisation @zhang2019root has $1\/r (I - hat(x) hat(x)^top \/ d)$, with $r$ the root mean square: $d - 1$ and
+    one. The value is the largest deviation of a singular value, in units of $1\/sigma$.
 
-    Controls: an $epsilon$ that is not small beside the variance of small inputs makes the singular values smaller, and passes
-    some of $hat(x)$; gains spread them.
+    Controls: an $epsilon$ that is not small beside the variance of small inputs makes the singular values smaller, and
+    passes some of $hat(x)$; gains spread them.
     """
     draws = torch.Generator().manual_seed(seed)
     layer, x = normaliser(norm, width, eps), scale * gaussian(draws, width)
@@ -205,8 +207,8 @@ def backwards(net: MLP, x: Tensor, draws: torch.Generator) -> Tensor:
 def draw_explosion(ax: Any, rows: Rows) -> Columns:
     """Squared gradients grow from layer to layer backwards where a batch normalisation stands before a rectifier.
 
-    Over those at the last layer, on a logarithmic axis, against the layer. Dots lie along a straight line that falls from
-    the first layer to the last; without normalisation, or with linear units, the curve is almost level.
+    Over those at the last layer, on a logarithmic axis, against the layer. Dots lie along a straight line that falls
+    from the first layer to the last; without normalisation, or with linear units, the curve is almost level.
     """
     chosen = [row for row in rows if row.k == 0]
     depth = len(chosen[0].values["gradients"])
@@ -238,13 +240,14 @@ def batchnorm_gradient_explosion(
 ) -> dict[str, Any]:
     r"""With batch normalisation before rectifiers, squared gradients grow by π/(π − 1) a layer.
 
-    Let $z_(l+1) = W_(l+1) (B z_l)_+$ with $B$ batch normalisation and random $W_l$. Half of the units pass the gradient on, and $B$ divides it by the
-    standard deviation over the batch. A rectified standard normal has the mean square $1\/2$ but only the variance
-    $1\/2 - 1\/(2 pi)$, so that in wide networks and large batches
+    Let $z_(l+1) = W_(l+1) (B z_l)_+$ with $B$ batch normalisation and random $W_l$. Half of the units pass the
+    gradient on, and $B$ divides it by the standard deviation over the batch. A rectified standard normal has the mean
+    square $1\/2$ but only the variance $1\/2 - 1\/(2 pi)$, so that in wide networks and large batches
     $ (EE norm(delta_l)^2) / (EE norm(delta_(l+1))^2) -> (1\/2) / (1\/2 - 1\/(2 pi)) = pi / (pi - 1) = 1.4669..., $
-    and no variance of the weights changes it, for $B$ takes it out @yang2019mean. The value is the mean factor over all layers but the first
-    four and the last two. It is measured with batches of $b$ and of $4 b$ and extrapolated to infinite ones, deviations being
-    inversely proportional to $b$. Controls: linear units; no normalisation, with weights that keep the mean square.
+    and no variance of the weights changes it, for $B$ takes it out @yang2019mean. The value is the mean factor over
+    all layers but the first four and the last two. It is measured with batches of $b$ and of $4 b$ and extrapolated to
+    infinite ones, deviations being inversely proportional to $b$. Controls: linear units; no normalisation, with
+    weights that keep the mean square.
     """
     draws, phi = torch.Generator().manual_seed(seed), UNITS[units]
     # Gradients differ between networks by far more than the rounding of single precision.

@@ -1,9 +1,9 @@
 r"""What deep networks on graphs forget.
 
-A graph convolution averages over neighbours @kipf2017semi. Averaged again and again, all nodes come to say the same, up to
-their degrees: distances to that limit fall exponentially in the depth @li2018deeper @oono2020graph. And the influence of a
-far node is a sum over walks between the two, each divided by the degrees that it passes: it is squashed where many
-nodes share few paths @alon2021bottleneck @topping2022understanding.
+A graph convolution averages over neighbours @kipf2017semi. Averaged again and again, all nodes come to say the same,
+up to their degrees: distances to that limit fall exponentially in the depth @li2018deeper @oono2020graph. And the
+influence of a far node is a sum over walks between the two, each divided by the degrees that it passes: it is squashed
+where many nodes share few paths @alon2021bottleneck @topping2022understanding.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def off(h: Tensor, direction: Tensor) -> Tensor:
 def draw_distances(ax: Any, rows: Rows) -> Columns:
     """Features of a graph convolutional network approach the roots of the degrees; with an initial residual they do not.
 
-    Distance over size of the features against the layer, on a logarithmic axis, for the karate club. One curve falls along a dashed straight
-    line; two others turn level after a few layers.
+    Distance over size of the features against the layer, on a logarithmic axis, for the karate club. One curve falls
+    along a dashed straight line; two others turn level after a few layers.
     """
     own = [
         row for row in rows if row.k == 0 and row.point["graph"] == "karate club" and row.point["walk"] == "symmetric"
@@ -132,14 +132,16 @@ def gcn_oversmoothing_rate(
 ) -> dict[str, Any]:
     r"""Deep linear graph convolutions forget all but the degrees, at the rate of an eigenvalue.
 
-    Let $H_(l+1) = hat(A) H_l W_l$ with $hat(A) = tilde(D)^(-1\/2) tilde(A) tilde(D)^(-1\/2)$, $tilde(A) = A + I$ and $W_l$ orthogonal. The
-    largest eigenvalue of $hat(A)$ on a connected graph is one, with eigenvector $tilde(D)^(1\/2) 1$, and $H_l$ approaches multiples of it like
-    $abs(lambda_2)^l$, with $lambda_2$ the eigenvalue next in modulus @oono2020graph @li2018deeper. The random walk
-    $tilde(D)^(-1) tilde(A)$ has the same eigenvalues, but its limit is constant: the two normalisations forget different things. The value
-    is the slope of the logarithm of the distance over the second half of the layers, minus $ln abs(lambda_2)$, on five graphs.
+    Let $H_(l+1) = hat(A) H_l W_l$ with $hat(A) = tilde(D)^(-1\/2) tilde(A) tilde(D)^(-1\/2)$, $tilde(A) = A + I$ and
+    $W_l$ orthogonal. The largest eigenvalue of $hat(A)$ on a connected graph is one, with eigenvector $tilde(D)^(1\/2)
+    1$, and $H_l$ approaches multiples of it like $abs(lambda_2)^l$, with $lambda_2$ the eigenvalue next in modulus
+    @oono2020graph @li2018deeper. The random walk $tilde(D)^(-1) tilde(A)$ has the same eigenvalues, but its limit is
+    constant: the two normalisations forget different things. The value is the slope of the logarithm of the distance
+    over the second half of the layers, minus $ln abs(lambda_2)$, on five graphs.
 
-    Controls: $(1 - alpha) hat(A) H_l + alpha H_0$ in place of $hat(A) H_l$, as in @chen2020simple, keeps its distance; so does each normalisation from
-    the limit of the other; and with weights of norm $2 > 1\/abs(lambda_2)$ distances grow.
+    Controls: $(1 - alpha) hat(A) H_l + alpha H_0$ in place of $hat(A) H_l$, as in @chen2020simple, keeps its distance;
+    so does each normalisation from the limit of the other; and with weights of norm $2 > 1\/abs(lambda_2)$ distances
+    grow.
     """
     draws, A = torch.Generator().manual_seed(seed), GRAPHS[graph]()
     rate = float(modulus(A).log())
@@ -151,7 +153,9 @@ def gcn_oversmoothing_rate(
     distances, shares = [off(h, limit)], [off(h, limit) / h.norm()]
     with torch.no_grad():
         for layer in net.layers:
-            h = (1 - initial) * layer(scale[:, None] * h, A) / scale[:, None] + initial * start @ layer.weight.T
+            h = (1 - initial) * layer(scale[:, None] * h, A) / scale[:, None] + initial * start @ layer.get_parameter(
+                "weight"
+            ).T
             h = size * h
             distances.append(off(h, limit))
             shares.append(distances[-1] / h.norm())
@@ -175,15 +179,17 @@ def gcn_oversmoothing_rate_bound(
 ) -> dict[str, Any]:
     r"""No layer of a graph convolutional network keeps more than a share of what tells nodes apart.
 
-    Let $d(H)$ be the distance of features from the multiples of $tilde(D)^(1\/2) 1$, $lambda$ the largest modulus of the other
-    eigenvalues of $hat(A)$ and $s$ the norm of $W$. On every connected graph
+    Let $d(H)$ be the distance of features from the multiples of $tilde(D)^(1\/2) 1$, $lambda$ the largest modulus of
+    the other eigenvalues of $hat(A)$ and $s$ the norm of $W$. On every connected graph
     $ d("relu"(hat(A) H W)) <= s lambda d(H), $
-    because $hat(A)$ contracts what is orthogonal to that vector, and rectifying keeps its multiples and brings nothing further from
-    them @oono2020graph. Hence $d(H_L) <= (s lambda)^L d(H_0)$, and a network with $s < 1\/lambda$ forgets. The value is the largest ratio of the two
-    sides over three layers of random networks on every connected graph of seven nodes except the complete one, where
-    $lambda = 0$, for inputs without and with a large part that the bound does not see; how near it comes to one tells how sharp the bound is.
+    because $hat(A)$ contracts what is orthogonal to that vector, and rectifying keeps its multiples and brings nothing
+    further from them @oono2020graph. Hence $d(H_L) <= (s lambda)^L d(H_0)$, and a network with $s < 1\/lambda$
+    forgets. The value is the largest ratio of the two sides over three layers of random networks on every connected
+    graph of seven nodes except the complete one, where $lambda = 0$, for inputs without and with a large part that the
+    bound does not see; how near it comes to one tells how sharp the bound is.
 
-    Controls: tanh and biases, under which multiples of $tilde(D)^(1\/2) 1$ do not stay such; the third eigenvalue in place of the second.
+    Controls: tanh and biases, under which multiples of $tilde(D)^(1\/2) 1$ do not stay such; the third eigenvalue in
+    place of the second.
     """
     draws = torch.Generator().manual_seed(seed)
     A = torch.stack(atlas(7))
@@ -193,9 +199,9 @@ def gcn_oversmoothing_rate_bound(
     h = gaussian(draws, len(A), len(A[0]), width) + common * root.unsqueeze(-1) * gaussian(draws, len(A), 1, width)
     ratios = []
     for layer in net.layers:
-        layer.bias.copy_(bias * gaussian(draws, width))
+        layer.get_parameter("bias").copy_(bias * gaussian(draws, width))
         before, h = off(h, root), net.activation(layer(h, A))
-        s = torch.linalg.matrix_norm(layer.weight, 2)
+        s = torch.linalg.matrix_norm(layer.get_parameter("weight"), 2)
         seen = before > 1e-6 * torch.linalg.matrix_norm(h)  # where all units are silent, nothing is left to divide by
         ratios.append(torch.where(seen, off(h, root) / (s * modulus(A, place) * before), 0.0))
     return {"value": float(torch.stack(ratios).max()), "graphs": len(A)}
@@ -221,11 +227,12 @@ def oversquashing_jacobian(
 
     In a graph convolutional network with units of slope at most one
     $ norm((partial h_i^((r))) / (partial x_s)) <= (product_(l=1)^r norm(W_l)) (hat(A)^r)_(i s) $
-    for any two nodes: the influence of $x_s$ spreads like a random walk of $r$ steps, and is nothing where no walk leads
-    @topping2022understanding. The value is the largest ratio of the two sides over all pairs of nodes, for random tanh networks with small inputs; where the
-    right-hand side is zero so must the left be, exactly.
+    for any two nodes: the influence of $x_s$ spreads like a random walk of $r$ steps, and is nothing where no walk
+    leads @topping2022understanding. The value is the largest ratio of the two sides over all pairs of nodes, for
+    random tanh networks with small inputs; where the right-hand side is zero so must the left be, exactly.
 
-    Controls: units that are steeper; and weights measured by what they do to an average vector instead of by their norm.
+    Controls: units that are steeper; and weights measured by what they do to an average vector instead of by their
+    norm.
     """
     draws, A = torch.Generator().manual_seed(seed), GRAPHS[graph]()
     net = GCN(
@@ -233,7 +240,7 @@ def oversquashing_jacobian(
     ).requires_grad_(False)
     J = jacrev(lambda x: net(x, A))(0.1 * gaussian(draws, len(A), width))  # (n d n d)
     found = torch.linalg.matrix_norm(J.transpose(1, 2), 2)
-    weights = torch.stack([layer.weight for layer in net.layers])
+    weights = torch.stack([layer.get_parameter("weight") for layer in net.layers])
     norms = torch.linalg.matrix_norm(weights, "fro") / width**0.5 if typical else torch.linalg.matrix_norm(weights, 2)
     bound = norms.prod() * torch.linalg.matrix_power(walk(A)[0], depth)
     return {"value": float((found / bound.clamp(min=1e-300)).max()), "unreached": float((bound == 0).double().mean())}
@@ -242,8 +249,8 @@ def oversquashing_jacobian(
 def draw_squashing(ax: Any, rows: Rows) -> Columns:
     """What the root of a binary tree hears of one leaf.
 
-    The derivative against the depth of the tree, on a logarithmic axis. Dots lie on a straight line that falls by four a level; crosses,
-    with an edge between the two, lie on a curve far above that falls slowly.
+    The derivative against the depth of the tree, on a logarithmic axis. Dots lie on a straight line that falls by four
+    a level; crosses, with an edge between the two, lie on a curve far above that falls slowly.
     """
     columns: dict[str, Any] = {"depth": sorted({row.point["depth"] for row in rows})}
     for part, mark, name in (("", "o", "tree"), ("no edge", "x", "with an edge from root to leaf")):
@@ -273,12 +280,13 @@ def oversquashing_jacobian_tree(
 ) -> dict[str, float]:
     r"""The root of a binary tree hears a quarter less of its leaves with each level.
 
-    In a tree of depth $r$ one walk of $r$ steps leads from a leaf to the root. A step between two nodes is divided by the root of the product of
-    their degrees, a node counted as its own neighbour: four inside, three at the root, two at a leaf. Linear message passing with
-    weights of one therefore has
+    In a tree of depth $r$ one walk of $r$ steps leads from a leaf to the root. A step between two nodes is divided by
+    the root of the product of their degrees, a node counted as its own neighbour: four inside, three at the root, two
+    at a leaf. Linear message passing with weights of one therefore has
     $ (partial h_"root") / (partial x_"leaf") = (hat(A)^r)_("root", "leaf") = 4^(1 - r) \/ sqrt(6), $
-    and meets the bound above with equality, while the root hears $2^r$ leaves @alon2021bottleneck @topping2022understanding. The value is the derivative,
-    multiplied by $4^r$. Controls: an edge between that leaf and the root; tanh.
+    and meets the bound above with equality, while the root hears $2^r$ leaves @alon2021bottleneck
+    @topping2022understanding. The value is the derivative, multiplied by $4^r$. Controls: an edge between that leaf
+    and the root; tanh.
     """
     A = tree(depth)
     if shortcut:
@@ -286,7 +294,7 @@ def oversquashing_jacobian_tree(
     units = torch.nn.Identity() if activation == "linear" else activation
     net = GCN([1] * (depth + 1), units, bias=False).requires_grad_(False)
     for layer in net.layers:
-        layer.weight.fill_(1.0)
+        layer.get_parameter("weight").fill_(1.0)
     x = gaussian(torch.Generator().manual_seed(seed), len(A), 1).requires_grad_()
     derivative = float(torch.autograd.grad(net(x, A)[0, 0], x)[0][-1])
     return {"value": derivative * 4**depth, "derivative": derivative}

@@ -1,7 +1,7 @@
 r"""Must a transformer be warmed up?
 
-The first transformers did not learn unless the learning rate was raised slowly. Where layer normalisation stands decides whether that
-is needed @xiong2020layer; why, is disputed @liu2020understanding.
+The first transformers did not learn unless the learning rate was raised slowly. Where layer normalisation stands
+decides whether that is needed @xiong2020layer; why, is disputed @liu2020understanding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Columns = Mapping[str, Sequence[Any]]
 def learned(norm: str, rate: float, warmup: int, seed: int, recipe: Mapping[str, int]) -> Tensor:
     """Bits per character while a transformer learns English with Adam, each batch before its update, (steps,).
 
-    The rate rises linearly over ``warmup`` steps, or starts at its largest value, and falls linearly over the second half.
+    The rate rises linearly over ``warmup`` steps, or starts at its largest value, and falls linearly over the second
+    half.
     """
     draws, steps, window = torch.Generator().manual_seed(seed), recipe["steps"], recipe["window"]
     text, _ = parts(shuffled=False, draws=draws)
@@ -70,8 +71,9 @@ def letter_entropy() -> float:
 def draw_warmup(ax: Any, rows: Rows) -> Columns:
     """Transformers learn English, with warm-up and without.
 
-    Bits per character against the step, means over ten steps, one run of each kind. Three curves fall below the dashed line, the entropy of
-    single letters; the one with norms after the sums and no warm-up comes down to that line and stays on it.
+    Bits per character against the step, means over ten steps, one run of each kind. Three curves fall below the dashed
+    line, the entropy of single letters; the one with norms after the sums and no warm-up comes down to that line and
+    stays on it.
     """
     chosen = {row.point["norm"]: row.values for row in rows if row.k == 0 and not row.arm}
     columns: dict[str, Any] = {}
@@ -103,16 +105,18 @@ def layernorm_placement(
 ) -> dict[str, Any]:
     r"""A transformer learns without warm-up what it learns with it.
 
-    Contested. The first transformers, with norms after the sums, were found not to learn unless the learning rate was raised slowly.
-    @xiong2020layer find the cause in the gradients of the last layers, which do not fall with the depth, and show that with norms on the branches
-    warm-up can be left out. @liu2020understanding hold that unbalanced gradients are not the cause, but outputs that depend on the branches so strongly that
-    small changes of many weights add up. Both agree on what happens, and that is measured here: it depends on where the norm stands.
+    Contested. The first transformers, with norms after the sums, were found not to learn unless the learning rate was
+    raised slowly. @xiong2020layer find the cause in the gradients of the last layers, which do not fall with the
+    depth, and show that with norms on the branches warm-up can be left out. @liu2020understanding hold that unbalanced
+    gradients are not the cause, but outputs that depend on the branches so strongly that small changes of many weights
+    add up. Both agree on what happens, and that is measured here: it depends on where the norm stands.
 
-    Small transformers predict the next letter of English, trained by Adam at a rate of $0.01$, which rises linearly over the first half of the steps, or is there
-    from the first; in both runs it falls linearly over the second half, with the same first weights and the same batches. The statement is
-    that the run without warm-up loses in no case more than a quarter of what the other learns: of the bits per character, over the last $30$
-    steps, below the entropy of single letters. The switch is the placement. In the control the rate is ten times as large, too
-    large for any transformer to begin with. Training is in single precision.
+    Small transformers predict the next letter of English, trained by Adam at a rate of $0.01$, which rises linearly
+    over the first half of the steps, or is there from the first; in both runs it falls linearly over the second half,
+    with the same first weights and the same batches. The statement is that the run without warm-up loses in no case
+    more than a quarter of what the other learns: of the bits per character, over the last $30$ steps, below the
+    entropy of single letters. The switch is the placement. In the control the rate is ten times as large, too large
+    for any transformer to begin with. Training is in single precision.
     """
     recipe = dict(layers=layers, width=width, steps=steps, window=16, windows=8)
     curves = [learned(norm, rate, warmup, seed, recipe).double() for warmup in (0, steps // 2)]

@@ -1,8 +1,9 @@
 r"""Weight decay against normalisation.
 
-Weights before a batch normalisation act through their direction alone. Their gradient is orthogonal to them, so that each step
-makes them longer, while weight decay makes them shorter. In the balance of the two the length no longer matters, and the direction turns by an angle
-that depends on the learning rate and the decay, and on nothing else @vanlaarhoven2017l2 @wan2021spherical @kosson2024rotational.
+Weights before a batch normalisation act through their direction alone. Their gradient is orthogonal to them, so that
+each step makes them longer, while weight decay makes them shorter. In the balance of the two the length no longer
+matters, and the direction turns by an angle that depends on the learning rate and the decay, and on nothing else
+@vanlaarhoven2017l2 @wan2021spherical @kosson2024rotational.
 """
 
 from __future__ import annotations
@@ -79,10 +80,10 @@ def decayed(system: System, eta: float, decay: float, momentum: float) -> Iterat
 def equilibrium(
     system: str, eta: float, decay: float, momentum: float, invariant: bool, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""Angles of steps, (steps,), $norm(w)^4$ and $norm(w)^2 norm(g)^2$, (steps,), all relative to what theory says of them.
+    r"""Squared angles of steps, $norm(w)^4$, and what the theory says of the latter, (layers, steps) each.
 
-    Root mean squares over vectors of one layer, and the layer that is furthest off. The first $3\/(eta lambda)$ steps are left out,
-    and twice as many are taken.
+    Means over the vectors of a layer. The first $3\/(eta lambda)$ steps
+    are left out, and twice as many are taken.
     """
     draws, time = torch.Generator().manual_seed(seed), 1 / (eta * decay)
     path = decayed(SYSTEMS[system](invariant, draws), eta, decay, momentum)
@@ -95,7 +96,12 @@ def equilibrium(
         angles.append((2 * (chord / 2).arcsin()).square().mean(1))
         fourth.append(w.norm(dim=-1).pow(4).mean(1))
         predicted.append((w.norm(dim=-1) * g.norm(dim=-1)).square().mean(1) * eta / (2 * decay))
-    return tuple(torch.stack(found).cpu().numpy() for found in (angles, fourth, predicted))
+    return stacked(angles), stacked(fourth), stacked(predicted)
+
+
+def stacked(layers: list[Tensor]) -> np.ndarray:
+    """Time series of all layers, (layers, steps)."""
+    return torch.stack(layers).cpu().numpy()
 
 
 def furthest(ratios: np.ndarray) -> float:
@@ -106,8 +112,8 @@ def furthest(ratios: np.ndarray) -> float:
 def draw_angles(ax: Any, rows: Rows) -> Columns:
     """Angle by which a step turns the first hidden layer of a network, beside the angle of the theory.
 
-    Root mean square over thirty steps against time in units of 1/(ηλ), for one run each. With normalisation both curves lie at one, with momentum and
-    without; without normalisation they lie far below.
+    Root mean square over thirty steps against time in units of 1/(ηλ), for one run each. With normalisation both
+    curves lie at one, with momentum and without; without normalisation they lie far below.
     """
     columns: dict[str, Any] = {}
     for row in rows:
@@ -138,13 +144,15 @@ def wd_equilibrium_angle(
 ) -> dict[str, Any]:
     r"""Normalised weights turn by the same angle in every step, whatever the loss.
 
-    Let $L(c w) = L(w)$ for $c > 0$, and $w <- w - eta (g + lambda w)$ with stochastic gradients $g$. As $g$ is orthogonal to $w$, a step makes
-    $norm(w)^2$ longer by $eta^2 norm(g)^2$ and shorter by the factor $(1 - eta lambda)^2$. When the two balance, the angle between $w_t$ and $w_(t+1)$ is
+    Let $L(c w) = L(w)$ for $c > 0$, and $w <- w - eta (g + lambda w)$ with stochastic gradients $g$. As $g$ is
+    orthogonal to $w$, a step makes $norm(w)^2$ longer by $eta^2 norm(g)^2$ and shorter by the factor $(1 - eta
+    lambda)^2$. When the two balance, the angle between $w_t$ and $w_(t+1)$ is
     $ sqrt(2 eta lambda), quad "and" quad sqrt(2 eta lambda \/ (1 + mu)) $
-    with heavy-ball momentum $mu$, to first order in $eta lambda$ @vanlaarhoven2017l2 @wan2021spherical @kosson2024rotational. Neither the loss nor the size of its gradients
-    appears in it. The value is the root mean square of the angle over this, after $3\/(eta lambda)$ steps, for random linear functions of a direction, and for
-    each hidden layer of a network that learns digits with batch normalisation. In the control the loss depends on the lengths too: on linear functions of
-    the vector itself, and on a network without normalisation.
+    with heavy-ball momentum $mu$, to first order in $eta lambda$ @vanlaarhoven2017l2 @wan2021spherical
+    @kosson2024rotational. Neither the loss nor the size of its gradients appears in it. The value is the root mean
+    square of the angle over this, after $3\/(eta lambda)$ steps, for random linear functions of a direction, and for
+    each hidden layer of a network that learns digits with batch normalisation. In the control the loss depends on the
+    lengths too: on linear functions of the vector itself, and on a network without normalisation.
     """
     squares = equilibrium(system, eta, decay, momentum, invariant, seed)[0] * (1 + momentum) / (2 * eta * decay)
     return {"value": furthest(squares.mean(1) ** 0.5), "angles": squares[0]}
@@ -167,9 +175,9 @@ def wd_equilibrium_angle_length(
 
     In the balance of the claim above, with $tilde(g) = norm(w) g$ the gradient at the direction of $w$,
     $ EE norm(w)^4 = eta / (2 lambda) EE norm(tilde(g))^2: $
-    the length adapts itself to the size of gradients, and thereby takes it out of the angle @vanlaarhoven2017l2 @wan2021spherical. The value is
-    the ratio of the two sides, averages over time, in the same systems. Controls: a loss that depends on lengths; momentum, under which a step has a part along
-    the weights.
+    the length adapts itself to the size of gradients, and thereby takes it out of the angle @vanlaarhoven2017l2
+    @wan2021spherical. The value is the ratio of the two sides, averages over time, in the same systems. Controls: a
+    loss that depends on lengths; momentum, under which a step has a part along the weights.
     """
     _, fourth, predicted = equilibrium(system, eta, decay, momentum, invariant, seed)
     return furthest(fourth.mean(1) / predicted.mean(1))
