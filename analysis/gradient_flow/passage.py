@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, DataError, ModelStateError, NumericsError
 from ..operators.base import Operator, Plan
-from ..operators.data import call
+from ..operators.data import call, count
 from ..operators.differentiable import Differentiable
 from ..operators.engine import no_slow_vmap
 from ..operators.layout import Layout
@@ -85,7 +85,7 @@ class Passage:
         if not half:
             return
         generator = torch.Generator().manual_seed(seed)
-        rows = torch.randn(1, self.examples, self.shape[0], generator=generator, dtype=torch.float64)
+        rows = torch.randn(1, self.examples, self.shape[0], generator=generator, dtype=torch.float64, device="cpu")
         rows[:, half:] = 0
         if bool(self.pull(rows.to(self.y.device, self.y.dtype))[:, half:].any()):
             remedy = "Call model.eval() or choose batch_stats='frozen', or pass one example at a time."
@@ -198,9 +198,11 @@ def _only(model: nn.Module, inputs: Any) -> Any:
         remedy = "Name a module as source, or wrap the model in one that takes a single floating-point tensor."
         raise ArgumentError("source", "one floating-point tensor among the inputs", f"{found} of them", remedy)
     names, seen = {module: name for name, module in model.named_modules()}, list[str]()
+    examples = count(inputs, None, "inputs")
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
-        if first_float(output) is not None and names[module]:
+        value = first_float(output)
+        if value is not None and value.ndim and len(value) == examples and names[module]:
             seen.append(names[module])
 
     with torch.no_grad():

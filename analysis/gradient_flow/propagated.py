@@ -49,24 +49,26 @@ class SignalPropagation:
 
     Attributes:
         layers: a row for each place, in the order of the forward pass.
-        signal_rate, gradient_rate: mean change of ln q a layer on its way forward, and of ln g on its way back, ln χ₁.
+        signal_rate, gradient_rate: mean change of ln q a layer on its way forward, and of ln g on its way back, ln χ₁;
+            None where fewer than three modules have weights.
         correlation_rate: the logarithm of the slope of the correlation map, ln σ_w² E φ'(u)φ'(v); None where the gradients of
             the two inputs have lost all correlation.
         draws: of the weights. silent: how many of them were left out, for their signal or gradient was zero somewhere.
         theory: what infinite width predicts of the layers with weights, from the first one on; None if it was not given.
-        seed, converged: see there.
+        seed, converged: see there. notes: what was not measured, and why.
 
     """
 
     layers: tuple[LayerPropagation, ...]
-    signal_rate: Estimate
-    gradient_rate: Estimate
+    signal_rate: Estimate | None
+    gradient_rate: Estimate | None
     correlation_rate: Estimate | None
     draws: int
     silent: int
     theory: Propagation | None
     seed: int
     converged: bool
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> LayerPropagation:
         return {layer.name: layer for layer in self.layers}[name]
@@ -77,9 +79,9 @@ class SignalPropagation:
         return tuple(layer for layer in self.layers if layer.weighted)
 
     @property
-    def gradient_depth(self) -> Depth:
+    def gradient_depth(self) -> Depth | None:
         """In how many layers the gradient's second moment changes by a factor e, |ξ_∇|."""
-        return _depth(self.gradient_rate, 1)
+        return self.gradient_rate and _depth(self.gradient_rate, 1)
 
     @property
     def correlation_depth(self) -> Depth | None:
@@ -94,9 +96,10 @@ class SignalPropagation:
     def __repr__(self) -> str:
         state = "" if self.converged else "; not converged"
         head = f"SignalPropagation: {self.draws} draws{state}"
-        rates = [
-            f"a layer multiplies q by {_factor(self.signal_rate)} forward, g by {_factor(self.gradient_rate)} back"
-        ]
+        rates = []
+        if self.signal_rate is not None and self.gradient_rate is not None:
+            factors = _factor(self.signal_rate), _factor(self.gradient_rate)
+            rates.append("a layer multiplies q by {} forward, g by {} back".format(*factors))
         if self.trainable_depth is not None:
             depth = self.trainable_depth
             rates.append(f"trainable up to {depth.value:.3g} layers [{depth.low:.3g}, {depth.high:.3g}] (6 ξ_c)")
@@ -104,7 +107,7 @@ class SignalPropagation:
         shown = rows if len(rows) <= 24 else [*rows[:6], ["…"] + [""] * 4, *rows[-6:]]
         header = ("layer", "signal q", "gradient g", "correlation", "of gradients")
         silent = [f"{self.silent} draws left out: zero signal or gradient"] * bool(self.silent)
-        return "\n".join([head, *rates, text_table(header, shown), *silent])
+        return "\n".join([head, *rates, text_table(header, shown), *silent, *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
         """A plain record that JSON can hold."""
@@ -121,20 +124,25 @@ class SignalPropagation:
         rates = ("signal_rate", "gradient_rate", "correlation_rate")
         estimates = {name: record[name] and Estimate.from_dict(record[name]) for name in rates}
         theory = record["theory"] and Propagation(**{key: np.array(value) for key, value in record["theory"].items()})
-        return cls(**{**record, **estimates, "layers": layers, "theory": theory})
+        rest = {"layers": layers, "theory": theory, "notes": tuple(record["notes"])}
+        return cls(**{**record, **estimates, **rest})
 
     def plot(self, ax: Any = None) -> Any:
-        """Signal, gradient and 1 − correlation by layer with weights, theory as lines; on matplotlib axes (new if None)."""
+        """Signal, gradient and 1 − correlation by layer with weights (by place where there is none), theory as lines.
+
+        On matplotlib axes (new ones if None).
+        """
         ax = _axes(ax)
-        places, theory = np.arange(1, len(self.weighted) + 1), self.theory
+        layers, theory = self.weighted or self.layers, self.theory
+        places = np.arange(1, len(layers) + 1)
         lines: Sequence[Any] = [None] * 3
         if theory is not None:
             back = np.cumprod(theory.gradient_factor[-2::-1])[::-1]  # of pre-activations: each layer's own slope counts
             lines = theory.variance, np.append(back, 1.0), 1 - theory.correlation
         rows = (("o", "signal", exp), ("s", "gradient", exp), ("^", "correlation", lambda c: 1 - c))
         for colour, ((mark, part, shown), line) in enumerate(zip(rows, lines, strict=True)):
-            ends = np.array([[shown(e) for e in getattr(one, part).interval()] for one in self.weighted])
-            middle = np.array([shown(getattr(one, part).value) for one in self.weighted])
+            ends = np.array([[shown(e) for e in getattr(one, part).interval()] for one in layers])
+            middle = np.array([shown(getattr(one, part).value) for one in layers])
             bars = np.clip(np.abs(np.sort(ends, 1).T - middle), None, 0.9 * middle)
             label = {"signal": "signal", "gradient": "gradient ÷ the output's", "correlation": "1 − correlation"}[part]
             ax.errorbar(places, middle, bars, fmt=mark, markersize=4, color=f"C{colour}", label=label)

@@ -67,8 +67,8 @@ def signal_propagation(
     tanh networks without skip connections.
 
     Errors: ``ArgumentError`` that names a module whose weights nothing redraws; ``DataError`` for an odd number of
-    examples; ``NumericsError`` where a signal or gradient is nan or infinite, or zero in almost all draws; those of the
-    Hessian for the model.
+    examples; ``NumericsError`` where a signal or gradient is nan or infinite, or zero in almost all draws at all modules
+    with weights; those of the Hessian for the model.
 
     Source: Poole et al. 2016, Exponential expressivity in deep neural networks through transient chaos; Schoenholz et
     al. 2017, Deep information propagation.
@@ -93,7 +93,7 @@ def signal_propagation(
         generator = torch.Generator().manual_seed(seed)
         seen: list[_Draw] = []
         for number in range(1, draws + 1):
-            redraw(int(torch.randint(2**62, (), generator=generator)))
+            redraw(int(torch.randint(2**62, (), generator=generator, device="cpu")))
             seen.append(_walk(private, given, examples, generator))
             if number in {_FIRST << i for i in range(32)} | {draws}:
                 found = _summary(seen, number, theory, tol, seed)
@@ -109,15 +109,15 @@ class _Pairs(Recorder):
     def batch(self, examples: int, chosen: Tensor, scale: float) -> None:
         """Begin a batch."""
         super().batch(examples, chosen, scale)
-        self.products: dict[str, Tensor] = {}
+        self.products: dict[str, dict[tuple[str, int], Tensor]] = {}  # by place and call
 
     def _slope(self, site: Site, key: tuple[str, int], slope: Tensor) -> None:
         super()._slope(site, key, slope)
         with torch._C.DisableTorchFunction():
             table = self.by_example(slope.detach(), site.module).double()
             if len(table) == self.examples:
-                products = (table[0::2] * table[1::2]).sum(1)
-                self.products[site.name] = self.products.get(site.name, 0) + products
+                calls, products = self.products.setdefault(site.name, {}), (table[0::2] * table[1::2]).sum(1)
+                calls[key] = calls[key] + products if key in calls else products
 
 
 #: Of one draw, by place: its kind, whether it has weights, and ln q, ln g, c and the gradients' correlation.
@@ -140,7 +140,8 @@ def _walk(private: nn.Module, inputs: Any, examples: int, generator: torch.Gener
     if output is None or not output.requires_grad or not output.ndim or len(output) != examples:
         remedy = "Wrap the model in a module that returns one tensor, a row for each example."
         raise LossError("output", "a floating-point tensor whose first axis counts the examples", "another", remedy)
-    xi = torch.randn(output[0].shape, generator=generator, dtype=torch.float64).to(output.device, output.dtype)
+    xi = torch.randn(output[0].shape, generator=generator, dtype=torch.float64, device="cpu")
+    xi = xi.to(output.device, output.dtype)
     leaves = [p for p in private.parameters() if p.requires_grad]
     torch.autograd.grad((output * xi).sum(), leaves, allow_unused=True)
     recorder.close()
@@ -153,7 +154,9 @@ def _walk(private: nn.Module, inputs: Any, examples: int, generator: torch.Gener
         q, g = (torch.stack(part).mean(0) for part in kept)
         logs = [float(one.log().mean()) for one in (q, g / own)]
         weighted = site.module is not None and any(p.ndim > 1 for p in site.module.parameters(recurse=False))
-        numbers = np.array([*logs, _cosine(site.rows[0].double()), _share(recorder.products[site.name], g)])
+        products = torch.stack([*recorder.products[site.name].values()]).mean(0)
+        cosines = [_cosine(rows.double()) for rows in site.rows]
+        numbers = np.array([*logs, sum(cosines) / len(cosines), _share(products, g)])
         draw[site.name] = site.kind, weighted, numbers
     return draw
 
@@ -172,28 +175,41 @@ def _share(products: Tensor, squares: Tensor) -> float:
 def _summary(seen: list[_Draw], number: int, theory: MeanField | None, tol: float, seed: int) -> SignalPropagation:
     names = [name for name in seen[0] if all(name in draw for draw in seen)]
     table = np.array([[draw[name][2] for name in names] for draw in seen])  # (draws, places, 4)
-    kept = table[np.isfinite(table).all((1, 2))]
-    if len(kept) < max(2, 0.1 * number):
-        where = next(name for i, name in enumerate(names) if not np.isfinite(table[:, : i + 1]).all((1, 2)).any())
+    weighted = np.array([seen[0][name][1] for name in names], dtype=bool)
+    heard = np.isfinite(table).all(2).mean(0) >= 0.1  # of the places: in a tenth of the draws
+    if not heard.any() or (weighted.any() and not heard[weighted].any()):
+        where = names[int(np.flatnonzero(weighted)[0]) if weighted.any() else 0]
         remedy = "Widen the network, or scale its weights up: look at the initialisation of the layers before."
         raise NumericsError(where, "a signal and a gradient other than zero", "zero in almost all draws", remedy)
-    places = [i for i, name in enumerate(names) if seen[0][name][1]]
-    if len(places) < 3:
-        remedy = "It needs three modules with weights, such as nn.Linear or nn.Conv2d, on the way to the output."
-        raise ArgumentError("model", "at least three layers with weights", f"{len(places)} of them", remedy)
-    used = kept[:, places[len(places) // 2 if len(places) >= 6 else 0 :]]
+    notes = [f"{name}: no signal or gradient" for name, one in zip(names, heard, strict=True) if not one]
+    kept = table[np.isfinite(table[:, heard]).all((1, 2))][:, heard]
+    if len(kept) < 2:
+        remedy = "Widen the network: at every place some draws have one, at all places none or one has."
+        raise NumericsError("model", "draws with a signal and a gradient everywhere", f"{len(kept)} of them", remedy)
+    names, places = [name for name, one in zip(names, heard, strict=True) if one], np.flatnonzero(weighted[heard])
     layers = tuple(
         LayerPropagation(name, *seen[0][name][:2], *(_mean(kept[:, i, part], seed) for part in range(4)))
         for i, name in enumerate(names)
     )
-    back = -_slopes(used[..., 1])
-    rates = _mean(_slopes(used[..., 0]), seed), _mean(back, seed), _correlation_rate(back, used[..., 3], seed)
-    met = all(rate is None or rate.interval()[1] - rate.value <= tol for rate in rates[1:])
     fields = None
-    if theory is not None:
+    if theory is not None and len(places):
         first = kept[:, places[0]].mean(0)
         fields = theory.propagate(len(places) - 1, exp(first[0]), min(1.0, first[2]))
-    return SignalPropagation(layers, *rates, number, number - len(kept), fields, seed, met)
+    rates = _rates(kept[:, places], seed)
+    if rates[1] is None:
+        notes.append(f"no rates: they need three modules with weights in a row, given {len(places)}")
+    met = all(rate is None or rate.interval()[1] - rate.value <= tol for rate in rates[1:])
+    return SignalPropagation(layers, *rates, number, number - len(kept), fields, seed, met, tuple(notes))
+
+
+def _rates(values: np.ndarray, seed: int) -> tuple[Estimate | None, Estimate | None, Estimate | None]:
+    """Of signals, gradients and correlations, from ln q, ln g, c and the gradients' correlation, (draws, layers, 4)."""
+    depth = values.shape[1]
+    if depth < 3:
+        return None, None, None
+    used = values[:, depth // 2 if depth >= 6 else 0 :]
+    back = -_slopes(used[..., 1])
+    return _mean(_slopes(used[..., 0]), seed), _mean(back, seed), _correlation_rate(back, used[..., 3], seed)
 
 
 def _slopes(values: np.ndarray) -> np.ndarray:

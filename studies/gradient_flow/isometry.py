@@ -107,8 +107,8 @@ def dynamical_isometry_rectifiers(
 def draw_spectra(ax: Any, rows: Rows) -> Columns:
     """Singular values of deep tanh networks with small signals: orthogonal weights keep them together.
 
-    Two histograms on a logarithmic axis. That of orthogonal weights is one narrow peak just below one; that of Gaussian
-    weights reaches from above one over many powers of ten towards zero.
+    Two histograms on a logarithmic axis, whose first bin holds all that is smaller. That of orthogonal weights is one narrow
+    peak below one; that of Gaussian weights reaches from above one over many powers of ten towards zero.
     """
     deepest = max(row.point["depth"] for row in rows)
     edges = np.linspace(-6, 1, 71)
@@ -191,7 +191,7 @@ def draw_law(ax: Any, rows: Rows) -> Columns:
     source="hanin2020products",
     predicts=Distributed("stats.uniform()", within=0.15),
     quick=Grid(width=[32], depth=[20], seeds=800),
-    full=Grid(width=[32, 128], depth=[20, 50], seeds=4000),
+    full=Grid(width=[32, 128], depth=[20, 50], seeds=2000),
     controls={
         "Gaussian weights: orthogonal": dict(weights="orthogonal"),
         "independent layers: one for all": dict(tied=True),

@@ -73,7 +73,7 @@ def draw_lengths(ax: Any, rows: Rows) -> Columns:
 @claim(
     source="poole2016exponential",
     predicts=Equals(1, within=0.05),
-    quick=Grid(weights=[4.0, 6.25], width=[300], depth=[10], points=[32], nets=[2], seeds=12),
+    quick=Grid(weights=[4.0, 6.25], width=[300], depth=[10], points=[32], nets=[2], seeds=18),
     full=Grid(weights=[4.0, 6.25, 9.0], width=[1000], depth=[12], points=[256], nets=[4], seeds=12),
     controls={CRITICAL: dict(drawn=1.0), HE: dict(units="relu")},
     figures=(draw_lengths,),
@@ -192,9 +192,10 @@ def draw_profile(ax: Any, rows: Rows) -> Columns:
     profile = np.mean(profiles, 0)
     distance = np.arange(len(profile)) - len(profile) // 2
     sigma = sqrt(depth * (kernel**2 - 1) / 12)
-    normal = np.exp(-(distance**2) / (2 * sigma**2)) / (sigma * sqrt(2 * pi))
+    fine = np.linspace(distance[0] - 0.5, distance[-1] + 0.5, 201)
+    normal, curve = (np.exp(-(x**2) / (2 * sigma**2)) / (sigma * sqrt(2 * pi)) for x in (distance, fine))
     ax.bar(distance, profile, alpha=0.5, label=f"measured, L = {depth}, k = {kernel}")
-    ax.plot(distance, normal, color="C1", label="normal law")
+    ax.plot(fine, curve, color="C1", label="normal law")
     ax.set(xlabel="distance from the middle", ylabel="share of the squared gradient")
     ax.legend()
     return {"distance": distance, "measured": profile, "normal law": normal}
@@ -204,7 +205,7 @@ def draw_profile(ax: Any, rows: Rows) -> Columns:
     source="luo2016understanding",
     predicts=Equals(1, within=0.1),
     quick=Grid(kernel=[3, 5], depth=[2, 5], units=["linear", "relu"], channels=[12], nets=[6], seeds=10),
-    full=Grid(kernel=[3, 5], depth=[4, 8, 16, 32], units=["linear", "relu"], channels=[48], nets=[12], seeds=12),
+    full=Grid(kernel=[3, 5], depth=[4, 8, 16], units=["linear", "relu"], channels=[24], nets=[8], seeds=12),
     controls={
         "weights of mean zero: all equal": dict(equal=True),
         "one variance at all positions: nine times as much in the middle": dict(middle=3.0),

@@ -135,6 +135,37 @@ def test_convolutions_and_several_pairs() -> None:
     assert abs(found["6"].signal.value - log(2)) < 0.15  # 2 E x², the outputs before the rectifier
 
 
+class Memory(nn.Module):
+    """c ← σ(f) c + tanh(u), from c = 0, with weights of its own or a layer's."""
+
+    def __init__(self, layer: bool) -> None:
+        super().__init__()
+        self.gates = nn.Linear(5, 8, bias=False)
+        if not layer:
+            self.W, self.gates = nn.Parameter(torch.zeros(8, 5)), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        c = x.new_zeros(len(x), 4)
+        for now in x.unbind(1):
+            f, u = (now @ self.W.T if self.gates is None else self.gates(now)).chunk(2, -1)
+            c = f.sigmoid() * c + u.tanh()
+        return c
+
+
+def test_recurrent_cells_and_shallow_networks_have_rows() -> None:
+    """The first step's forget gate meets a state of zero: no gradient, and no row where it has one of its own."""
+    x = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    found = signal_propagation(Memory(False), x, 16, lambda m: nn.init.normal_(m.W))
+    assert found.gradient_rate is None and found.trainable_depth is None and found.converged
+    assert "model: sigmoid 1: no signal or gradient" in found.notes and "no rates" in found.notes[-1]
+    assert all(note in repr(found) for note in found.notes) and found.plot().containers
+    for shown in (found, signal_propagation(Memory(True), x, 16)):  # there all calls of a function are taken together
+        assert len(shown.layers) >= 4
+        assert all(abs(layer.gradient_correlation.value) <= 1 + 1e-9 for layer in shown.layers)
+    shallow = signal_propagation(network(4, 2, nn.Tanh), inputs(4), 16)
+    assert shallow.signal_rate is None and len(shallow.weighted) == 2
+
+
 class Gain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +185,6 @@ def odd() -> Tensor:
         (lambda: signal_propagation(nn.Sequential(nn.Linear(4, 4), Gain()), inputs(4)), ArgumentError, r"1 \(Gain\).*f\("),
         (lambda: signal_propagation(network(4, 4, nn.Tanh), inputs(4), initialise=lambda m: m), ArgumentError, "initial"),
         (lambda: signal_propagation(network(4, 4, nn.Tanh), odd()), DataError, r"inputs.*even.*Pass two"),
-        (lambda: signal_propagation(network(4, 2, nn.Tanh), inputs(4)), ArgumentError, "three layers with weights"),
         (lambda: signal_propagation(nn.Sequential(nn.LazyLinear(3)), inputs(4)), ModelStateError, r"0 \(LazyLinear\).*once"),
         (lambda: signal_propagation(nn.Tanh(), inputs(4)), ParameterError, "model.*weights"),
         (lambda: signal_propagation(network(4, 4, nn.Tanh), inputs(4), draws=3), ArgumentError, r"draws.*64"),
