@@ -321,8 +321,8 @@ def saddle_escape_time_flow(saddle: str, seed: int, second: bool = False, stable
     for distance in DISTANCES:
         start = place.start(distance, stable)
         begun = float(place.inside(place.start(distance, False)))
-        grid = np.linspace(0, 1.3 * escape_time(place.curvature, begun, RADIUS), 60)
-        path = integrate(place.loss, start, grid.tolist(), tol=1e-4).parameters
+        grid = np.linspace(0, 1.3 * escape_time(place.curvature, begun, RADIUS), 40)
+        path = integrate(place.loss, start, grid.tolist(), tol=1e-3).parameters
         logs = place.inside(path).clamp(min=1e-300).log().cpu().numpy()
         times.append(first_passage(grid, logs, math.log(RADIUS)))
     rate = -(place.next_curvature() if second else place.curvature)
