@@ -76,7 +76,7 @@ class LazyRich:
         """The inverse of :meth:`to_dict`."""
         estimates = ("kernel_change", "kernel_distance", "linear_gap")
         parts: dict[str, Any] = {name: Estimate.from_dict(record[name]) for name in estimates}
-        parts |= {name: torch.tensor(record[name], dtype=torch.float64) for name in ("gaps", "moves")}
+        parts |= {name: torch.tensor(record[name], dtype=torch.float64, device="cpu") for name in ("gaps", "moves")}
         return cls(**{**record, **parts})
 
     def plot(self, ax: Any = None) -> Any:
@@ -235,6 +235,6 @@ def _by_pair(kernel: Tensor, inputs: int) -> Tensor:
 
 def _estimate(whole: Tensor, left_out: Tensor, seen: bool, tol: float, level: float) -> Estimate:
     value, n = float(whole), len(left_out)
-    stderr = jackknife(value, left_out, torch.ones(n, dtype=torch.float64)) if seen else inf
+    stderr = jackknife(value, left_out, torch.ones_like(left_out)) if seen else inf
     met = _quantile(level, n - 1) * stderr <= tol * max(value, LAZY)
     return Estimate(value, stderr, n - 1, None, 0, 0, "jackknife over inputs", met)

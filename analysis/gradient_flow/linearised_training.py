@@ -180,7 +180,7 @@ class LinearisedTraining:
         if self._held is not None:
             held = (self._held - (path @ self._across.T).view(len(path), *self._held.shape)).cpu()
         losses = torch.stack([self._value_and_gradient(f)[0] for f in outputs])
-        at = torch.tensor([float(t) for t in times], dtype=torch.float64)
+        at = torch.tensor([float(t) for t in times], dtype=torch.float64, device="cpu")
         travel = path.norm(dim=1).cpu()
         return TrainingCurve(at, outputs.cpu(), losses.cpu(), held, travel, method, error, error <= tol)
 
@@ -196,7 +196,7 @@ class LinearisedTraining:
         draws = torch.Generator().manual_seed(0)
         found = []
         for size in _SIZES:
-            d = torch.randn(self.start.shape, generator=draws, dtype=torch.float64).to(self.start.device)
+            d = torch.randn(self.start.shape, generator=draws, dtype=torch.float64, device="cpu").to(self.start.device)
             d = d * size * float(self.start.norm().clamp(min=1.0) / d.norm())
             bent = self._value_and_gradient(self.start + d)[1] - self._gradient
             c = float((bent * d).sum() / (d * d).sum())

@@ -50,7 +50,8 @@ class TrainingCurve:
     def from_dict(cls, record: Mapping[str, Any]) -> TrainingCurve:
         """The inverse of :meth:`to_dict`."""
         names = ("times", "outputs", "losses", "held_out", "travel")
-        parts = {n: None if record[n] is None else torch.tensor(record[n], dtype=torch.float64) for n in names}
+        how: dict[str, Any] = dict(dtype=torch.float64, device="cpu")
+        parts = {n: None if record[n] is None else torch.tensor(record[n], **how) for n in names}
         return cls(**{**record, **parts})
 
     def plot(self, ax: Any = None) -> Any:

@@ -280,7 +280,7 @@ def draw_outputs(ax: Any, rows: Rows) -> Columns:
     source=("lee2019wide", "chizat2019lazy", "fort2020deep"),
     predicts=AtMost(0.1),
     quick=Grid(scale=[0.1, 100.0], images=[120], width=[128], steps=[300], seeds=3),
-    full=Grid(scale=[0.1, 100.0], images=[400], width=[256], steps=[600], seeds=10),
+    full=Grid(scale=[0.1, 100.0], images=[400], width=[128], steps=[300], seeds=10),
     controls={
         "the kernel of this network: of another draw": dict(another=True),
         "the kernel of all parameters: of the read-out alone": dict(params="net.layers.1.*"),
