@@ -73,34 +73,43 @@ def initialised(
     return {"value": float(found[-1]), "layers": found}
 
 
-def draw_gradients(ax: Any, rows: Rows) -> Columns:
-    """Gradients in a deep transformer at initialisation, layer by layer.
+def draw_depths(ax: Any, rows: Rows) -> Columns:
+    """The gradient in the last layer of a transformer with norms on the branches, against the depth.
 
-    Size of the gradient by the second matrix of each layer's network, against the layer, on a logarithmic axis. With
-    the norms on the branches the curve falls gently from the first layer to the last; without the last norm it lies
-    higher.
+    Both axes logarithmic. Dots fall along a line of slope minus one half; crosses, without the norm after the last
+    layer, lie above and rise slowly.
     """
-    return _draw_layers(ax, rows, {"": "Pre-LN", "last": "Pre-LN without the last norm"})
+    columns: dict[str, Any] = {"layers": sorted({row.point["layers"] for row in rows})}
+    for part, name, mark in (("", "Pre-LN", "o"), ("last", "without the last norm", "x")):
+        arm = [row for row in rows if (part in row.arm if part else not row.arm)]
+        at = [[row.values["value"] for row in arm if row.point["layers"] == layers] for layers in columns["layers"]]
+        columns[name] = [float(np.mean(values)) for values in at]
+        ax.plot(columns["layers"], columns[name], mark, label=name)
+    columns["slope −1/2"] = columns["Pre-LN"][0] * (np.array(columns["layers"]) / columns["layers"][0]) ** -0.5
+    ax.plot(columns["layers"], columns["slope −1/2"], color="C0", linewidth=1, label="slope −1/2")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    ax.set_xticks(columns["layers"], columns["layers"])
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set(xlabel="layers L", ylabel="size of the gradient")
+    ax.legend()
+    return columns
 
 
-def draw_gradients_post(ax: Any, rows: Rows) -> Columns:
-    """Gradients in a deep transformer at initialisation, layer by layer.
+def draw_layers(ax: Any, rows: Rows) -> Columns:
+    """Gradients in a deep transformer at initialisation, layer by layer: norms after the sums, and on the branches.
 
-    Size of the gradient by the second matrix of each layer's network, against the layer, on a logarithmic axis. With
-    the norms after the sums the curve rises from the first layer to the last by about a factor of ten; with the norms
-    on the branches it falls gently.
+    Size of the gradient by the second matrix of each layer's network, against the layer. With norms after the sums it
+    is nearly level, and largest in the last layers; with norms on the branches it falls from the first layer to the
+    last, to about a quarter.
     """
-    return _draw_layers(ax, rows, {"": "Post-LN", "branches": "Pre-LN"})
-
-
-def _draw_layers(ax: Any, rows: Rows, arms: Mapping[str, str]) -> Columns:
     depth = max(row.point["layers"] for row in rows)
     columns: dict[str, Any] = {"layer": np.arange(1, depth + 1)}
-    for part, name in arms.items():
-        chosen = [r for r in rows if r.point["layers"] == depth and (part in r.arm if part else not r.arm)]
-        columns[name] = np.exp(np.mean([np.log(row.values["layers"]) for row in chosen], 0))
-        ax.semilogy(columns["layer"], columns[name], ".-", label=name)
-    ax.set(xlabel="layer", ylabel="size of the gradient", title=f"{depth} layers")
+    for part, name in (("", "Post-LN"), ("branches", "Pre-LN")):
+        arm = [row for row in rows if (part in row.arm if part else not row.arm)]
+        columns[name] = np.mean([row.values["layers"] for row in arm if row.point["layers"] == depth], 0)
+        ax.plot(columns["layer"], columns[name], ".-", label=name)
+    ax.set(xlabel="layer", ylabel="size of the gradient", ylim=(0, None), title=f"{depth} layers")
     ax.legend()
     return columns
 
@@ -119,7 +128,7 @@ LARGE = Grid(layers=[*DEPTHS, 64], width=[128, 256], sequences=[8], tokens=[4, 3
         "a norm after the last layer: none": dict(last=False),
         "norms on the branches: none at all": dict(normed=False),
     },
-    figures=(draw_gradients,),
+    figures=(draw_depths,),
 )
 def preln_postln_gradients(
     layers: int, width: int, sequences: int, tokens: int, seed: int, last: bool = True, normed: bool = True
@@ -146,17 +155,17 @@ def preln_postln_gradients(
     quick=SMALL,
     full=LARGE,
     controls={"norms after the sums: on the branches": dict(norm="pre")},
-    figures=(draw_gradients_post,),
+    figures=(draw_layers,),
 )
 def preln_postln_gradients_post(
     layers: int, width: int, sequences: int, tokens: int, seed: int, norm: str = "post"
 ) -> dict[str, Any]:
     r"""With norms after the sums, the last layer's gradient does not depend on the depth.
 
-    A Post-LN transformer, $N(x + F(x))$, hands on vectors of the same size at every layer. Near the output its
-    gradient is as large as in a network of a single layer, $O(d sqrt(ln d))$, whatever the depth, and it shrinks on
-    its way back through the norms @xiong2020layer: a large learning rate moves the last layers most. The value is that
-    of the claim above, in the same setting. Control: the norms on the branches.
+    A Post-LN transformer, $N(x + F(x))$, hands on vectors of the same size at every layer. In its last layer the
+    gradient is as large as in a network of a single layer, $O(d sqrt(ln d))$, whatever the depth: where the network is
+    deep, that is $sqrt(L)$ times as much as with norms on the branches @xiong2020layer. The value is that of the claim
+    above, in the same setting. Control: the norms on the branches.
     """
     return initialised(norm, layers, width, sequences, tokens, seed, last=True, normed=True)
 
@@ -190,7 +199,7 @@ def draw_collapse(ax: Any, rows: Rows) -> Columns:
     """Tokens become equal in a few layers of attention; a skip connection prevents it.
 
     Distance of the tokens from equal ones, over their size, against the layer, on a logarithmic axis. Two curves bend
-    downwards ever more steeply and reach the rounding error, 10⁻¹⁶, at the fifth or sixth layer, where they stay. A
+    downwards ever more steeply and reach the rounding error, 10⁻¹⁶, within a few layers, where they stay. A
     third, with a skip connection, stays near one.
     """
     columns: dict[str, Any] = {}
@@ -205,7 +214,7 @@ def draw_collapse(ax: Any, rows: Rows) -> Columns:
             ax.semilogy(np.arange(len(curve)), curve, ".-", label=f"{kind}, {name}")
     ax.axhline(2.0**-52, color="0.3", linestyle="--", linewidth=1, label="rounding")
     ax.set(xlabel="layer", ylabel="distance from equal tokens ÷ size")
-    ax.legend()
+    ax.legend(loc="center left")
     return {"layer": np.arange(len(curve)), **columns}
 
 

@@ -278,7 +278,7 @@ def draw_squashing(ax: Any, rows: Rows) -> Columns:
 def oversquashing_jacobian_tree(
     depth: int, seed: int, shortcut: bool = False, activation: str = "linear"
 ) -> dict[str, float]:
-    r"""The root of a binary tree hears a quarter less of its leaves with each level.
+    r"""With each level the root of a binary tree hears a quarter as much of a leaf.
 
     In a tree of depth $r$ one walk of $r$ steps leads from a leaf to the root. A step between two nodes is divided by
     the root of the product of their degrees, a node counted as its own neighbour: four inside, three at the root, two
