@@ -119,15 +119,16 @@ class _Walk:
         rows = torch.zeros(examples, len(self.leaves), dtype=torch.float64, device=self.objective.device)
         if not len(counted):
             return rows
-        truth, held = self._alone(*_take((inputs, target), counted[:1], examples), name)
+        x, y = _take((inputs, target), counted[:1], examples)
+        truth, held = self._alone(x, y, name)
         size = max(2, self.held // max(1, held))
         for chosen in counted.tensor_split(-(-len(counted) // size)):
-            pair = _take((inputs, target), chosen, examples)
-            rows[chosen] = self._piece(*pair, weights[chosen], name, truth if chosen[0] == counted[0] else None)
+            x, y = _take((inputs, target), chosen, examples)
+            rows[chosen] = self._piece(x, y, weights[chosen], name, truth if chosen[0] == counted[0] else None)
         return rows
 
     def _weights(self, target: Any, examples: int) -> Tensor:
-        """What each example adds to the divisor of the mean; ones for a sum, where zero still means ignored."""
+        """What each example adds to the divisor of the mean, (N,); ones where that is not known, or for a sum."""
         known = self.weighting.per_class or self.weighting.elementwise
         if not known or not isinstance(target, Tensor) or self.weighting.total:
             return torch.ones(examples, dtype=torch.float64, device=self.objective.device)
@@ -199,7 +200,8 @@ class _Walk:
     def _looped(self, inputs: Any, target: Any, examples: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
         rows, values = [], []
         for place in range(examples):
-            loss = self.loss(*_take((inputs, target), torch.tensor([place]), examples))
+            x, y = _take((inputs, target), torch.tensor([place]), examples)
+            loss = self.loss(x, y)
             rows.append(self._plain(loss)[chosen])
             values.append(loss.detach())
         return torch.stack(rows), torch.stack(values)

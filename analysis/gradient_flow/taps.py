@@ -108,7 +108,8 @@ class Taps(TorchFunctionMode):
             *(x.detach() if id(x) in ours else x for x in args),
             **{name: x.detach() if id(x) in ours else x for name, x in kwargs.items()},
         )
-        taps = note(self, func, output.detach(), *args, **kwargs) if output.ndim and len(output) == self.count else []
+        fits = output.ndim and len(output) == self.count and output.is_floating_point()
+        taps = note(self, func, output.detach(), *args, **kwargs) if fits else []
         if {tap.place for tap in taps} != set(ours.values()):
             return func(*args, **kwargs)
         if not output.requires_grad:
@@ -180,7 +181,10 @@ class Taps(TorchFunctionMode):
             taps.append(self._tap(bias, bias.numel(), whole=lambda slope, part: use.deltas(slope).sum(1)))
         return taps
 
-    def _matmul(self, func: Callable, output: Tensor, x: Tensor, matrix: Tensor) -> list[Tap]:
+    def _matmul(self, func: Callable, output: Tensor, *pair: Any, **options: Any) -> list[Tap]:
+        if options or len(pair) != 2:
+            return []
+        x, matrix = pair
         if self._place(matrix) is None or matrix.ndim != 2 or x.ndim < 2 or len(x) != self.count:
             return []
         held, transposed = x.detach(), matrix.stride(0) < matrix.stride(1)  # the transpose of what lies in memory
@@ -192,8 +196,11 @@ class Taps(TorchFunctionMode):
         numbers = (held if transposed else output)[0].numel()
         return [replace(self._tap(matrix, numbers, factors=factors), frame=_frame(matrix.mT if transposed else matrix))]
 
-    def _addmm(self, func: Callable, output: Tensor, shift: Tensor, x: Tensor, matrix: Tensor) -> list[Tap]:
-        taps = [] if self._place(matrix) is None else self._matmul(func, output, x, matrix)
+    def _addmm(self, func: Callable, output: Tensor, *three: Any, **options: Any) -> list[Tap]:
+        if options or len(three) != 3:
+            return []
+        shift, x, matrix = three
+        taps = self._matmul(func, output, x, matrix)
         if self._place(shift) is not None:
             taps += self._broadcast(shift, tuple(shift.shape), output, None)
         return taps
@@ -233,11 +240,11 @@ class Taps(TorchFunctionMode):
 
         return [self._tap(theta, output[0].numel(), whole=gradients)]
 
-    def _entrywise(self, func: Callable, output: Tensor, x: Any, y: Any) -> list[Tap]:
-        theta, other = (y, x) if self._place(x) is None else (x, y)
-        if not isinstance(other, Tensor):
+    def _entrywise(self, func: Callable, output: Tensor, *pair: Any, **options: Any) -> list[Tap]:
+        if options or len(pair) != 2 or not all(isinstance(one, Tensor) for one in pair):
             return []
-        if func in _ADD:
+        theta, other = pair[::-1] if self._place(pair[0]) is None else pair
+        if func in _ADDITIONS:
             return self._broadcast(theta, tuple(theta.shape), output, None)
         held, split = other.detach(), other.ndim == output.ndim and len(other) == self.count
         return self._broadcast(theta, tuple(theta.shape), output, lambda part: held[part] if split else held)
@@ -257,13 +264,16 @@ class Taps(TorchFunctionMode):
         return taps
 
 
-_ADD = {torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__}
+_ADDITIONS: tuple[Callable, ...] = (torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__)
+_PRODUCTS: tuple[Callable, ...] = (torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__)
+_MATMULS: tuple[Callable, ...] = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+_LAYERS: tuple[Callable, ...] = (F.linear, torch.conv1d, torch.conv2d)
+_NORMS: tuple[Callable, ...] = (F.layer_norm, F.rms_norm, F.group_norm, F.batch_norm)
 _NOTES: dict[Callable, Callable[..., list[Tap]]] = {
-    **dict.fromkeys((F.linear, torch.conv1d, torch.conv2d), Taps._layer),
-    **dict.fromkeys((torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__), Taps._matmul),
-    **dict.fromkeys(_ADD, Taps._entrywise),
-    **dict.fromkeys((torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__), Taps._entrywise),
-    **dict.fromkeys((F.layer_norm, F.rms_norm, F.group_norm, F.batch_norm), Taps._normalised),
+    **dict.fromkeys(_LAYERS, Taps._layer),
+    **dict.fromkeys(_MATMULS, Taps._matmul),
+    **dict.fromkeys((*_ADDITIONS, *_PRODUCTS), Taps._entrywise),
+    **dict.fromkeys(_NORMS, Taps._normalised),
     torch.addmm: Taps._addmm,
     F.embedding: Taps._embedding,
 }

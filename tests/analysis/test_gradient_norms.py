@@ -149,12 +149,26 @@ def stock() -> nn.Module:
     return nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
 
 
+class Options(nn.Module):
+    """Entrywise operations in ways that no tap knows: with options, in place, by complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Parameter(torch.randn(8)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.add(x, self.a, alpha=2).sin()
+        y += self.b
+        return ((y * (1 + 2j)) * self.c).abs()
+
+
 SEQUENCES: dict[str, tuple[Callable[[], Any], int, str]] = {
     "transformer layer": (stock, 8, "body.self_attn"),
     "time first": (TimeFirst, 8, "body.layer"),
     "LSTM": (lambda: nn.LSTM(8, 6, batch_first=True), 6, "body."),
     "flattened": (Flattened, 8, "body."),
     "inner gradient": (Inner, 8, "body."),
+    "options": (Options, 8, "body."),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(8, 6)), 6, "body."),
 }
 
