@@ -81,17 +81,17 @@ class SignalPropagation:
     @property
     def gradient_depth(self) -> Depth | None:
         """In how many layers the gradient's second moment changes by a factor e, |ξ_∇|."""
-        return self.gradient_rate and _depth(self.gradient_rate, 1)
+        return _depth(self.gradient_rate, 1)
 
     @property
     def correlation_depth(self) -> Depth | None:
         """In how many layers a difference of correlations falls by a factor e, ξ_c."""
-        return self.correlation_rate and _depth(self.correlation_rate, 1)
+        return _depth(self.correlation_rate, 1)
 
     @property
     def trainable_depth(self) -> Depth | None:
         """Six ξ_c: the depth up to which Schoenholz et al. found that networks train."""
-        return self.correlation_rate and _depth(self.correlation_rate, _REACH)
+        return _depth(self.correlation_rate, _REACH)
 
     def __repr__(self) -> str:
         state = "" if self.converged else "; not converged"
@@ -153,7 +153,9 @@ class SignalPropagation:
         return ax
 
 
-def _depth(rate: Estimate, times: int) -> Depth:
+def _depth(rate: Estimate | None, times: int) -> Depth | None:
+    if rate is None:
+        return None
     low, high = rate.interval()
     sizes = sorted((abs(low), abs(high)))
     farthest = inf if low <= 0 <= high else times / sizes[0]

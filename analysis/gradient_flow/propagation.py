@@ -134,7 +134,8 @@ def _pairs(private: nn.Module, inputs: Any, dtype: torch.dtype | None) -> tuple[
 
 
 def _walk(private: nn.Module, inputs: Any, examples: int, generator: torch.Generator) -> _Draw:
-    with _Pairs(private) as recorder:
+    recorder = _Pairs(private)
+    with recorder:
         recorder.batch(examples, torch.arange(examples), 1.0)
         output = next(floats(call(private, inputs)), None)
     if output is None or not output.requires_grad or not output.ndim or len(output) != examples:

@@ -240,10 +240,10 @@ def erf_sqrt_depth(
         device = torch.get_default_device()
         net = CNN(sizes, 1, kernel, "circular", 1, activation, "he", False, generator=draws, device=device)
         net.requires_grad_(False)
-        for layer in net.layers:
+        for weight in net.layers.parameters():
             if equal:
-                layer.weight.fill_(1 / (channels * kernel**2))
-            layer.weight[..., kernel // 2, kernel // 2] *= middle
+                weight.fill_(1 / (channels * kernel**2))
+            weight[..., kernel // 2, kernel // 2] *= middle
         x = gaussian(draws, 1, channels, side, side)
         x = (x.abs() if equal else x).requires_grad_()
         unit_sum = (net.features(x)[0, :, side // 2, side // 2] * gaussian(draws, channels)).sum()
