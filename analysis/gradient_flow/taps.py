@@ -254,9 +254,13 @@ class Taps(TorchFunctionMode):
         given = dict(signature(func).bind(*args, **kwargs).arguments)
         if given.get("training"):
             return []
-        held, bare = given["input"].detach(), {**given, **{name: None for name in ("weight", "bias") if name in given}}
+        held, bare = given["input"].detach(), {**given, **dict.fromkeys({"weight", "bias"} & set(given))}
+
+        def normal(part: slice) -> Tensor:
+            return func(**{**bare, "input": held[part]})
+
         taps = []
-        for name, factor in (("weight", lambda part: func(**{**bare, "input": held[part]})), ("bias", None)):
+        for name, factor in (("weight", normal), ("bias", None)):
             theta = given.get(name)
             if theta is not None and self._place(theta) is not None:
                 ends = (1,) * (output.ndim - 2) if func in (F.group_norm, F.batch_norm) else ()
