@@ -228,7 +228,7 @@ def draw_explosion(ax: Any, rows: Rows) -> Columns:
     source="yang2019mean",
     predicts=Equals("pi/(pi - 1)", within=0.02),
     quick=Grid(width=[1000], depth=[20], batch=[64], seeds=5),
-    full=Grid(width=[1000, 3000], depth=[20], batch=[64, 128], seeds=20),
+    full=Grid(width=[1000, 2000], depth=[20], batch=[64, 128], seeds=20),
     controls={
         "rectifiers: linear units": dict(units="linear"),
         "batch normalisation: none": dict(normalised=False),

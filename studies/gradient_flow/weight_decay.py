@@ -124,10 +124,10 @@ def draw_angles(ax: Any, rows: Rows) -> Columns:
             blocks = squares[: len(squares) // 30 * 30].reshape(-1, 30).mean(1) ** 0.5
             columns.setdefault("time", 3 + 6 * (np.arange(len(blocks)) + 0.5) / len(blocks))
             columns[name] = blocks
-            ax.semilogy(columns["time"], blocks, ".-", label=name)
+            ax.plot(columns["time"], blocks, ".-", label=name)
     ax.axhline(1, color="0.3", linestyle="--", linewidth=1)
-    ax.set(xlabel="steps · ηλ", ylabel="angle ÷ $\\sqrt{2\\eta\\lambda/(1+\\mu)}$")
-    ax.legend()
+    ax.set(xlabel="steps · ηλ", ylabel="angle ÷ $\\sqrt{2\\eta\\lambda/(1+\\mu)}$", ylim=(0, 1.9))
+    ax.legend(loc="upper center", ncols=2)
     return columns
 
 
@@ -171,7 +171,7 @@ def wd_equilibrium_angle(
 def wd_equilibrium_angle_length(
     system: str, eta: float, decay: float, seed: int, momentum: float = 0.0, invariant: bool = True
 ) -> float:
-    r"""The length of normalised weights is the fourth root of learning rate over decay.
+    r"""The length of normalised weights goes like the fourth root of learning rate over decay.
 
     In the balance of the claim above, with $tilde(g) = norm(w) g$ the gradient at the direction of $w$,
     $ EE norm(w)^4 = eta / (2 lambda) EE norm(tilde(g))^2: $
