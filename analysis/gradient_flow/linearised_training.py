@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import isfinite
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -145,8 +146,9 @@ class LinearisedTraining:
         Errors: ``ArgumentError`` for steps that do not ascend from 0, a rate that is not positive, a momentum outside [0, 1).
         """
         _ascending("steps", steps, False)
-        if not all(isinstance(k, int) for k in steps):
+        if not all(isinstance(k, Integral) for k in steps):
             raise ArgumentError("steps", "integers", repr(list(steps)), "Count whole steps; flow takes times.")
+        steps = [int(k) for k in steps]
         if not 0 < rate < float("inf"):
             raise ArgumentError("rate", "a finite number > 0", repr(rate), "Pass the optimiser's learning rate.")
         if not 0 <= momentum < 1:

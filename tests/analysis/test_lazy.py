@@ -202,6 +202,7 @@ def test_descent_is_that_of_the_linearised_model(name: str, momentum: float) -> 
         optimizer.zero_grad()
         loss(explicit(slice(8)), target).backward()
         optimizer.step()
+    assert torch.equal(training.descent(np.array([0, 1, 2, 30, 100]), rate, momentum).outputs, curve.outputs)
     other = training.descent([30], 1.1 * rate, momentum)
     assert not torch.allclose(other.outputs[0], curve.outputs[3], rtol=0, atol=1e-6)
 
