@@ -107,9 +107,19 @@ def deep(
     return net, [*net.layers[:depth]]
 
 
+def numerals(n: int | None = None) -> tuple[Tensor, Tensor]:
+    """The digits to learn from as images, read once a process."""
+    return _numerals(n, str(torch.get_default_device()), torch.get_default_dtype())
+
+
+@cache
+def _numerals(n: int | None, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return digits(n, images=True)
+
+
 def by_layer(net: nn.Module, places: list[nn.Module], examples: int, draws: torch.Generator) -> np.ndarray:
     """ln of the mean over digits of ‖∂ℓ/∂z‖², ℓ an example's cross-entropy and z the output of each place."""
-    images, labels = digits(images=True)
+    images, labels = numerals()
     chosen = torch.randperm(len(labels), generator=draws, device="cpu")[:examples].to(labels.device)
     inputs = images[chosen].flatten(1) if isinstance(net, MLP) else images[chosen]
     seen: list[Tensor] = []

@@ -24,7 +24,6 @@ from torch.nn.functional import cross_entropy
 from lemmata.analysis.gradient_flow import MeanField
 from lemmata.architectures import MLP, Law
 from lemmata.studies.claim import Equals, Grid, Scales, Table, claim, script
-from lemmata.studies.data import digits
 from lemmata.studies.gradient_flow.depth_and_lag import (
     BIAS,
     CRITICAL,
@@ -36,6 +35,7 @@ from lemmata.studies.gradient_flow.depth_and_lag import (
     by_layer,
     deep,
     halves,
+    numerals,
     rate,
     theory_by_lag,
     theory_by_layer,
@@ -82,7 +82,7 @@ def tables() -> tuple[Table, ...]:
 @claim(
     source=("schoenholz2017deep", "xiao2018dynamical", "veit2016residual"),
     predicts=Equals(0, within=0.1),
-    quick=Grid(family=list(DEEP), depth=[24], width=[200], seeds=16),
+    quick=Grid(family=list(DEEP), depth=[24], width=[200], seeds=15),
     full=Grid(family=list(DEEP), depth=[24, 48], width=[400], seeds=30),
     controls={"the ways that a family has: shortcuts added to chains, taken from ResNets": dict(swapped=True)},
     figures=(draw_depth, draw_depth_rates),
@@ -121,8 +121,8 @@ def keeps_gradients_depth(family: str, depth: int, width: int, seed: int, swappe
 def learned(depth: int, weights: float, width: int, steps: int, seed: int) -> float:
     """The share of its training digits that a tanh network tells after so many steps of gradient descent, of 5 in all."""
     draws = torch.Generator().manual_seed(seed)
-    inputs, labels = digits(500)
-    inputs = inputs.float()
+    images, labels = numerals(500)
+    inputs = images.flatten(1).float()
     law = Law("mean field", lambda n, m: weights / n, lambda n, m: BIAS)
     net = MLP([64, *[width] * depth, 10], "tanh", law, dtype=torch.float32, generator=draws)
     train([net], cross_entropy, batches((inputs, labels), 50, [draws]), steps, partial(torch.optim.SGD, lr=5 / steps))
@@ -149,7 +149,7 @@ def reach(weights: float, width: int, steps: int, seed: int) -> float:
 @claim(
     source="schoenholz2017deep",
     predicts=Scales("scale", power=1, within=0.2),
-    quick=Grid(scale=[1.0, 1.6, 2.5, 4.0], width=[64], steps=[50], seeds=9),
+    quick=Grid(scale=[1.0, 1.6, 2.5, 4.0], width=[64], steps=[50], seeds=8),
     full=Grid(scale=[1.0, 1.6, 2.5, 4.0], width=[64, 128], steps=[50, 200], seeds=20),
     controls={"order: critical weights": dict(critical=True)},
     figures=(draw_reach,),
@@ -252,8 +252,8 @@ def keeps_gradients_attention(steps: int, width: int, seed: int, family: str = "
     Jacobian for every step between @pascanu2013difficulty. The value is the slope by lag of the logarithm of the mean squared
     gradient of the last character's cross-entropy, over lags 3 to 30: it changes by less than a tenth a step.
     Level it is not quite: the first characters count a little more, since more positions look at them. A short training,
-    of 40 steps of Adam on English, teaches what stands close by. In recurrent networks, the controls, it changes the rate: an RNN and an LSTM come to hand back less than at initialisation, a GRU more, and none comes near the
-    transformer.
+    of 40 steps of Adam on English, teaches what stands close by. In recurrent networks, the controls, it changes the rate: an
+    RNN and an LSTM come to hand back less than at initialisation, a GRU more, and none comes near the transformer.
     """
     found = measured(family, width, steps, 1.0, True, seed)
     return {**found, "value": found["rate"]}

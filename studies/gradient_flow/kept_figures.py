@@ -89,7 +89,7 @@ def draw_depth_rates(ax: Any, rows: Rows) -> Columns:
 
 
 def draw_lag(ax: Any, rows: Rows) -> Columns:
-    """How much of the gradient comes back from the last character's loss, by lag, in networks that read English; lines are theory.
+    """How much of the gradient comes back, by lag, from the last character that networks predict; lines are theory.
 
     Squared gradient by the vector of a character against how many steps it lies back, on a logarithmic axis, over that at
     lag three. The transformer stays level; an LSTM of forget bias two does, too; all others but the chaotic RNN fall along
@@ -134,10 +134,9 @@ def draw_reach(ax: Any, rows: Rows) -> Columns:
 
 
 def draw_trained(ax: Any, rows: Rows) -> Columns:
-    """The same after a short training: the transformer's gradient stays level, and none of the others does.
+    """After a short training (dots; lines: before) the transformer's gradient stays level, and none of the others does.
 
-    Squared gradient against steps back, on a logarithmic axis, over that at lag three, for four families; thin lines are those
-    before the training. Dots of the RNN and the LSTM fall faster than their lines, those of the GRU slower; the
+    Squared gradient against steps back, on a logarithmic axis, over that at lag three, for four families. Dots of the RNN and the LSTM fall faster than their lines, those of the GRU slower; the
     transformer's stay at one.
     """
     columns: dict[str, list[Any]] = {}
