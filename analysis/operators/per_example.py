@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,10 @@ class Use:
     output: Tensor
     inputs: Callable[..., Tensor]
     deltas: Callable[[Tensor], Tensor]
+    version: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "version", self.output._version)
 
     @property
     def places(self) -> list[int]:
@@ -121,12 +125,20 @@ def _add_by_terms(total: Tensor, a: Tensor, deltas: Tensor) -> None:
 
 
 class Recorder(TorchFunctionMode):
-    """While active, notes each linear and convolutional layer that uses one of the leaves as its weight or bias."""
+    """While active, notes each linear and convolutional layer that uses one of the leaves as its weight or bias.
+
+    A use whose output is later changed in place is dropped at the end: the slope in it can no longer be had.
+    """
 
     def __init__(self, leaves: list[Tensor]) -> None:
         super().__init__()
         self.places = {id(leaf): place for place, leaf in enumerate(leaves)}
         self.uses: list[Use] = []
+
+    def __exit__(self, *error: Any) -> None:
+        """Keep the uses whose outputs are still what the layers put out."""
+        super().__exit__(*error)
+        self.uses = [use for use in self.uses if use.output._version == use.version]
 
     def __torch_function__(
         self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict[str, Any] | None = None
