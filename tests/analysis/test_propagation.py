@@ -56,6 +56,18 @@ def test_linear_networks_follow_the_law_of_chi_squares() -> None:
     assert found["2"].kind == "Linear" and len(found.weighted) == depth
 
 
+def test_intervals_over_draws_cover() -> None:
+    """Those of the rates of linear networks hold the exact rate, to within chance; a third of their width does not."""
+    step, inside, narrow = digamma(2) + log(2 / 4), 0, 0
+    model, x = network(4, 3, nn.Identity), inputs(4)
+    for seed in range(50):
+        rate = signal_propagation(model, x, 10, gaussian(1.0), tol=0.0, seed=seed).gradient_rate
+        assert rate is not None
+        half = rate.interval()[1] - rate.value
+        inside, narrow = inside + (abs(rate.value - step) < half), narrow + (abs(rate.value - step) < half / 3)
+    assert 0.86 * 50 <= inside and narrow < 0.8 * 50
+
+
 def test_gradients_of_rectifiers_decorrelate_by_the_arc_cosine_kernel() -> None:
     """The share of units active for both is 1 − arccos(c)/π: the correlation of gradients is the product of shares."""
     n, depth = 300, 6
