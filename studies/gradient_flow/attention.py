@@ -79,6 +79,7 @@ def draw_depths(ax: Any, rows: Rows) -> Columns:
     Both axes logarithmic. Dots fall along a line of slope minus one half; crosses, without the norm after the last
     layer, lie above and rise slowly.
     """
+    rows = [row for row in rows if all(row.point[key] == rows[0].point[key] for key in ("width", "tokens"))]
     columns: dict[str, Any] = {"layers": sorted({row.point["layers"] for row in rows})}
     for part, name, mark in (("", "Pre-LN", "o"), ("last", "without the last norm", "x")):
         arm = [row for row in rows if (part in row.arm if part else not row.arm)]
@@ -103,6 +104,7 @@ def draw_layers(ax: Any, rows: Rows) -> Columns:
     is nearly level, and largest in the last layers; with norms on the branches it falls from the first layer to the
     last, to about a quarter.
     """
+    rows = [row for row in rows if all(row.point[key] == rows[0].point[key] for key in ("width", "tokens"))]
     depth = max(row.point["layers"] for row in rows)
     columns: dict[str, Any] = {"layer": np.arange(1, depth + 1)}
     for part, name in (("", "Post-LN"), ("branches", "Pre-LN")):

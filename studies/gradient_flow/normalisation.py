@@ -210,15 +210,16 @@ def draw_explosion(ax: Any, rows: Rows) -> Columns:
     Over those at the last layer, on a logarithmic axis, against the layer. Dots lie along a straight line that falls
     from the first layer to the last; without normalisation, or with linear units, the curve is almost level.
     """
-    chosen = [row for row in rows if row.k == 0]
+    chosen = [row for row in rows if row.k == 0 and row.point == rows[0].point]
     depth = len(chosen[0].values["gradients"])
     columns: dict[str, Any] = {"layer": np.arange(1, depth + 1)}
     for row in chosen:
-        name = row.arm.partition(": ")[2] or "batch normalisation, rectifiers"
+        name = row.arm or "batch normalisation, rectifiers"
         columns[name] = row.values["gradients"] / row.values["gradients"][-1]
         ax.semilogy(columns["layer"], columns[name], ".-" if row.arm else "o", label=name)
     columns["theory"] = (np.pi / (np.pi - 1)) ** (depth - columns["layer"])
     ax.semilogy(columns["layer"], columns["theory"], color="C0", linewidth=1, label="$(\\pi/(\\pi-1))^{L-l}$")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(xlabel="layer l", ylabel="squared gradient ÷ that at the last layer")
     ax.legend()
     return columns
@@ -246,8 +247,8 @@ def batchnorm_gradient_explosion(
     $ (EE norm(delta_l)^2) / (EE norm(delta_(l+1))^2) -> (1\/2) / (1\/2 - 1\/(2 pi)) = pi / (pi - 1) = 1.4669..., $
     and no variance of the weights changes it, for $B$ takes it out @yang2019mean. The value is the mean factor over
     all layers but the first four and the last two. It is measured with batches of $b$ and of $4 b$ and extrapolated to
-    infinite ones, deviations being inversely proportional to $b$. Controls: linear units; no normalisation, with
-    weights that keep the mean square.
+    infinite ones, deviations being inversely proportional to $b$; one of the order of the inverse width is left.
+    Controls: linear units; no normalisation, with weights that keep the mean square.
     """
     draws, phi = torch.Generator().manual_seed(seed), UNITS[units]
     # Gradients differ between networks by far more than the rounding of single precision.

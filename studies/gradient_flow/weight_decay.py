@@ -116,8 +116,9 @@ def draw_angles(ax: Any, rows: Rows) -> Columns:
     curves lie at one, with momentum and without; without normalisation they lie far below.
     """
     columns: dict[str, Any] = {}
-    for row in rows:
-        if row.k == 0 and row.point["system"] == "network":
+    rates = [(row.point["eta"], row.point["decay"]) for row in rows]
+    for row, rate in zip(rows, rates, strict=True):
+        if row.k == 0 and row.point["system"] == "network" and rate == rates[0]:
             name = "not normalised" if row.arm else "normalised"
             name += f", momentum {row.point['momentum']:g}"
             squares = row.values["angles"]
