@@ -51,7 +51,7 @@ OWN = {"the network's own activations: the limit of the absolute value": dict(ot
 @claim(
     source=("lee2018deep", "matthews2018gaussian", "yang2019wide"),
     predicts=RATE,
-    quick=Grid(name=NETWORKS, width=[24, 48, 96, 192], units=[2496], seeds=24),
+    quick=Grid(name=NETWORKS, width=[16, 32, 64, 128], units=[1792], seeds=28),
     full=FULL,
     controls=OWN | {"weights of the given variances: PyTorch's default": dict(scheme="default")},
     figures=(draw_convergence,),
@@ -75,7 +75,7 @@ def nngp_limit(
 @claim(
     source=("jacot2018ntk", "arora2019exact"),
     predicts=RATE,
-    quick=Grid(name=NETWORKS, width=[24, 48, 96, 192], units=[1920], seeds=24),
+    quick=Grid(name=NETWORKS, width=[16, 32, 64, 128], units=[1664], seeds=36),
     full=FULL,
     controls={"the tangent parametrisation: the standard one": dict(scheme="standard")},
     figures=(draw_angles, draw_convergence),
@@ -103,16 +103,17 @@ def ntk_limit(
     controls={"the mean over networks: the deviation of one": dict(single=True)},
 )
 def ntk_limit_mean(kernel: str, correlation: float, width: int, units: int, seed: int, single: bool = False) -> float:
-    r"""The mean of finite networks' kernels is nearer to the limit than any one kernel: like 1/n, not like its root.
+    r"""The mean of finite networks' kernels is nearer to the limit than any one of them: of order 1/n, not 1/√n.
 
     The kernels of the first hidden layer, of width $n$, are the limit's on average. The second layer meets them through a curved
     function: given the first, its mean is $F(hat(K))$ with the limit's map $F$ and the first layer's $hat(K)$, whose variance is
     $O(1\/n)$, so that $ EE F(hat(K)) - F(K) = 1/2 tr (nabla^2 F thin "Cov" hat(K)) + O(n^(-2)), $ the first term of an expansion in
-    $1\/n$ @yaida2020nongaussian. The tangent kernel has one term more of this order, as gradients meet the same weights as signals
-    @hanin2020finite. The value, for ReLU networks of two hidden layers and two inputs of the given correlation, is the
-    relative size of this, with the averages over the second layer and the read-out in closed form, and with the part that is linear in
-    the first layer's averages, whose mean is zero, taken off. The control is the root mean square of the deviation of one network,
-    which falls like $n^(-1\/2)$.
+    $1\/n$ @yaida2020nongaussian. The tangent kernel has one more term of this order, since gradients meet the same weights as signals
+    @hanin2020finite. The value, for ReLU networks of two hidden layers and two inputs of the given correlation, is the size of this
+    relative to the limit. Averages over the second layer and the read-out are taken in closed form, and the part that is linear in
+    the first layer's averages, of mean zero, is taken off. At obtuse angles both kernels are smaller than their limits; for the tangent
+    kernel the sign changes near a right angle. The control is the root mean square of one network's deviation, which falls like
+    $n^(-1\/2)$.
     """
     draws = torch.Generator().manual_seed(seed)
     deviation, linear, limiting = corrections(correlation, width, units // width, draws)[kernel]
@@ -123,7 +124,7 @@ def ntk_limit_mean(kernel: str, correlation: float, width: int, units: int, seed
 @claim(
     source="novak2019bayesian",
     predicts=Equals(1, within=0.05),
-    quick=Grid(shared=[True, False], width=[48], nets=[160], seeds=12),
+    quick=Grid(shared=[True, False], width=[48], nets=[200], seeds=12),
     full=Grid(shared=[True, False], width=[512], nets=[20], seeds=20),
     controls={POOLED: dict(readout="pool")},
     figures=(draw_shifts,),
@@ -155,7 +156,7 @@ LABELS = (1.0, -0.5, -1.0, 0.5)
 @claim(
     source=("lee2019wide", "jacot2018ntk"),
     predicts=RATE,
-    quick=Grid(width=[32, 64, 128, 256], units=[1024], steps=[50], seeds=22),
+    quick=Grid(width=[32, 64, 128, 256], units=[1024], steps=[50], seeds=25),
     full=Grid(width=[64, 128, 256, 512, 1024], units=[8192], steps=[100], seeds=20),
     controls={
         "the tangent kernel: the outputs' covariance": dict(kernel="nngp"),

@@ -38,6 +38,9 @@ def draw_convergence(ax: Any, rows: Rows) -> Columns:
     ax.loglog(columns["width"], guide, "k--", linewidth=1, label="slope −1/2")
     ax.set(xlabel="width", ylabel="relative distance from the limit")
     ax.set_xticks(columns["width"], [str(w) for w in columns["width"]])
+    low, high = ax.get_ylim()
+    shares = [share for share in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0) if low < share < high]
+    ax.set_yticks(shares, [f"{share:g}" for share in shares])
     ax.minorticks_off()
     ax.legend(fontsize=8)
     return columns
@@ -47,7 +50,7 @@ def draw_angles(ax: Any, rows: Rows) -> Columns:
     """The tangent kernel of ReLU networks against the angle between inputs: depth makes it a peak on a plateau.
 
     Kernel over its value at equal inputs, against the angle from zero to π, for several numbers of hidden layers. Curves
-    start at one; the deeper the network, the faster they fall to a level near a quarter. Dots, measured in networks of
+    start at one; the deeper the network, the faster they fall, to a level near a quarter; that of one hidden layer crosses zero. Dots, measured in networks of
     two hidden layers, lie on their curve.
     """
     angles = np.linspace(0, np.pi, 121)
@@ -68,7 +71,8 @@ def draw_angles(ax: Any, rows: Rows) -> Columns:
     ax.plot(ANGLES * np.pi, found / found[0], "o", color="C1", label=f"measured, width {widest}")
     columns["measured at"] = [*(ANGLES * np.pi), *[np.nan] * (len(angles) - len(ANGLES))]
     columns["measured"] = [*(found / found[0]), *[np.nan] * (len(angles) - len(ANGLES))]
-    ax.set(xlabel="angle between the inputs", ylabel="tangent kernel / at angle 0", ylim=(0, 1.05))
+    ax.set(xlabel="angle between the inputs", ylabel="tangent kernel / at angle 0")
+    ax.axhline(0, color="0.3", linewidth=0.5)
     ax.set_xticks([0, np.pi / 2, np.pi], ["0", "π/2", "π"])
     ax.legend(fontsize=8)
     return columns

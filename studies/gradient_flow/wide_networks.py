@@ -23,7 +23,7 @@ ZEROS = (iw.Conv(3, 2.0, 0.1, "zeros"), RELU, iw.Conv(3, 2.0, 0.1, "zeros"), REL
 BODIES: dict[str, iw.Serial] = {
     "dense": iw.Serial(iw.Dense(2.0), RELU, iw.Dense(2.0), RELU),
     "residual, normalised": iw.Serial(
-        iw.Dense(1.0, 0.1), iw.Residual(iw.Serial(iw.LayerNorm(), GELU, iw.Dense(1.0, 0.1))), iw.LayerNorm(), TANH
+        iw.Dense(1.0, 0.1), iw.Residual(iw.Serial(iw.LayerNorm(), GELU, iw.Dense(1.0, 0.1))), TANH
     ),
     "convolutions, pooled": iw.Serial(*ZEROS, iw.GlobalAveragePool()),
 }

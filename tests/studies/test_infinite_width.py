@@ -30,7 +30,7 @@ class Residual(Told):
         a, b, c, d, e, _ = self.parts
         x = F.linear(x, a / sqrt(2), sqrt(0.1) * b)
         x = x + F.linear(F.gelu(F.layer_norm(x, (6,))), c / sqrt(6), sqrt(0.1) * d)
-        return F.linear(F.layer_norm(x, (6,)).tanh(), e / sqrt(6))
+        return F.linear(x.tanh(), e / sqrt(6))
 
 
 class Convolutions(Told):
