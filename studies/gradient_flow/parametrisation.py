@@ -100,7 +100,7 @@ def draw_features(ax: Any, rows: Rows) -> Columns:
 @claim(
     source=("yang2021feature", "yang2022tensor"),
     predicts=Scales("width", power=0, within=0.1),
-    quick=Grid(architecture=["MLP", "GPT"], width=[32, 64, 128, 256], units=[128], steps=[3], seeds=9),
+    quick=Grid(architecture=["MLP", "GPT"], width=[32, 64, 128, 256], units=[128], steps=[3], seeds=7),
     full=Grid(architecture=["MLP", "GPT"], width=[64, 128, 256, 512, 1024], units=[256], steps=[3], seeds=20),
     controls={"rates and read-out scaled with the width: standard parametrisation": dict(maximal=False)},
     figures=(draw_features,),
