@@ -56,6 +56,8 @@ def test_readme_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.Monk
     if "pairs" in made:
         assert made["pairs"].converged
         assert made["pairs"].values.shape == (3,)
+    elif "tracker" in made:
+        assert made["tracker"].track["loss"].values.shape == (4,)
     else:
         assert made["mean_is_zero"].run("quick").verdict.name == "SUPPORTED"
 
