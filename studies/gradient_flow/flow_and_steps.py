@@ -59,9 +59,9 @@ def after(path: Iterates, steps: int) -> Tensor:
     return next(islice(path, steps, None))[0]
 
 
-def at(loss: Objective, start: Tensor, time: float) -> Tensor:
-    """Where gradient flow is at a time."""
-    return integrate(loss, start, [time], tol=1e-5).parameters[0]
+def at(loss: Objective, start: Tensor, time: float, tol: float) -> Tensor:
+    """Where gradient flow is at a time, to a share of the way."""
+    return integrate(loss, start, [time], tol=tol).parameters[0]
 
 
 def slope_of(distances: Sequence[float]) -> float:
@@ -82,14 +82,15 @@ def gd_vs_gradient_flow(network: str, coarsest: int, seed: int, single: bool = F
     For a smooth loss, the distance between $theta_k$ of gradient descent and $theta(k eta)$ of gradient flow, from the same
     start and at a fixed time $k eta$, is proportional to $eta$: Euler's method is of order one @hairer2006geometric. The value is the
     slope of the logarithm of the distance against $log eta$, over four step sizes, each half the one before, at the time of two over
-    the largest curvature at the start. The flow is integrated to $10^(-5)$ of the way that it goes. After a single step, the
+    the largest curvature at the start. The flow is integrated to about a hundredth of the smallest distance. After a single step, the
     control, the distance is of order $eta^2$.
     """
     loss, start, time = problem(network, seed)
-    counts, end = (coarsest * DOUBLED).tolist(), at(loss, start, time)
-    distances = []
+    counts = (coarsest * DOUBLED).tolist()
+    tol = 0.01 / counts[-1]  # of the order of a hundredth of the smallest distance
+    end, distances = at(loss, start, time, tol), []
     for count in counts:
-        reference, steps = (at(loss, start, time / count), 1) if single else (end, count)
+        reference, steps = (at(loss, start, time / count, tol), 1) if single else (end, count)
         distances.append(float((after(descent(loss, start, time / count), steps) - reference).norm()))
     return {"value": slope_of(distances), "distances": np.array(distances)}
 
@@ -134,7 +135,7 @@ def gd_vs_gradient_flow_modified(network: str, coarsest: int, seed: int, share: 
     loss, start, time = problem(network, seed)
     distances = []
     for count in (coarsest * DOUBLED).tolist():
-        reference = at(penalised(loss, share * time / count), start, time)
+        reference = at(penalised(loss, share * time / count), start, time, 0.1 / count**2)
         distances.append(float((after(descent(loss, start, time / count), count) - reference).norm()))
     return {"value": slope_of(distances), "distances": np.array(distances)}
 
