@@ -182,8 +182,8 @@ class Series(Dual):
     def _power(self, f: Function, scales: np.ndarray) -> np.ndarray:
         """E f(sz)² (1 where it vanishes), by two rules that share no panel."""
         found = []
-        for shift in ([], np.linspace(-3.1, 3.3, 9)):
-            rules = [nodes([*self._cuts(scale), *shift], scale) for scale in scales]
+        for more in (np.zeros(0), np.linspace(-3.1, 3.3, 9)):
+            rules = [nodes([*self._cuts(scale), *more], scale) for scale in scales]
             found.append([w @ f(s * z) ** 2 for s, (z, w) in zip(scales, rules, strict=True)])
         one, two = np.array(found)
         gap = float(np.max(np.abs(one - two) / np.where(one > 0, one, 1)))

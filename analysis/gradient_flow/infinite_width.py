@@ -146,8 +146,8 @@ class LayerNorm(Layer):
             squared = (left + self.eps) * (right + self.eps)
             scales.append(torch.where(squared > 0, squared.rsqrt(), 0))
         cross, first, second = scales
-        ends = dict(first=kernel.first * first, second=kernel.second * second)
-        return replace(kernel, nngp=kernel.nngp * cross, ntk=kernel.ntk * cross, **ends)
+        nngp, ntk = kernel.nngp * cross, kernel.ntk * cross
+        return replace(kernel, nngp=nngp, ntk=ntk, first=kernel.first * first, second=kernel.second * second)
 
 
 @final
@@ -227,6 +227,7 @@ class Residual(Layer):
         if around.positions != through.positions:
             given = f"positions {around.positions} around it and {through.positions} through it"
             raise ArgumentError("shortcut", "the positions of the branch", given, "Give both the same strides.")
-        sums = {name: getattr(around, name) + getattr(through, name) for name in ("nngp", "ntk", "first", "second")}
-        law = "normal" if around.law == through.law == "normal" else "other"
-        return replace(around, law=law, **sums)
+        law = around.law if around.law == through.law else "other"
+        nngp, ntk = around.nngp + through.nngp, around.ntk + through.ntk
+        first, second = around.first + through.first, around.second + through.second
+        return replace(around, nngp=nngp, ntk=ntk, first=first, second=second, law=law)
