@@ -93,7 +93,7 @@ def draw_warmup(ax: Any, rows: Rows) -> Columns:
 @claim(
     source=("xiong2020layer", "liu2020understanding"),
     predicts=AtMost(0.25),
-    quick=Grid(norm=["pre", "post"], layers=[3], width=[32], steps=[200], seeds=4),
+    quick=Grid(norm=["pre", "post"], layers=[3], width=[32], steps=[200], seeds=3),
     full=Grid(norm=["pre", "post"], layers=[3, 4], width=[32], steps=[400], seeds=10),
     controls={"a rate of one hundredth: a tenth": dict(rate=0.1)},
     expects="DEPENDS",
