@@ -46,8 +46,8 @@ class Propagation:
 
     @property
     def gradient(self) -> np.ndarray:
-        r"""The second moment of the gradient at each layer, that of the last layer being 1."""
-        return np.append(np.cumprod(self.gradient_factor[:0:-1])[::-1], 1.0)
+        r"""The second moment of the gradient by z^l, for each layer: χ(q_l) … χ(q_{L−1}), that of the last being 1."""
+        return np.append(np.cumprod(self.gradient_factor[-2::-1])[::-1], 1.0)
 
 
 class MeanField:

@@ -137,8 +137,7 @@ class SignalPropagation:
         places = np.arange(1, len(layers) + 1)
         lines: Sequence[Any] = [None] * 3
         if theory is not None:
-            back = np.cumprod(theory.gradient_factor[-2::-1])[::-1]  # of pre-activations: each layer's own slope counts
-            lines = theory.variance, np.append(back, 1.0), 1 - theory.correlation
+            lines = theory.variance, theory.gradient, 1 - theory.correlation
         rows = (("o", "signal", exp), ("s", "gradient", exp), ("^", "correlation", lambda c: 1 - c))
         for colour, ((mark, part, shown), line) in enumerate(zip(rows, lines, strict=True)):
             ends = np.array([[shown(e) for e in getattr(one, part).interval()] for one in layers])
