@@ -51,7 +51,7 @@ OWN = {"the network's own activations: the limit of the absolute value": dict(ot
 @claim(
     source=("lee2018deep", "matthews2018gaussian", "yang2019wide"),
     predicts=RATE,
-    quick=Grid(name=NETWORKS, width=[16, 32, 64, 128], units=[1792], seeds=28),
+    quick=Grid(name=NETWORKS, width=[16, 32, 64, 128], units=[1792], seeds=22),
     full=FULL,
     controls=OWN | {"weights of the given variances: PyTorch's default": dict(scheme="default")},
     figures=(draw_convergence,),
@@ -75,7 +75,7 @@ def nngp_limit(
 @claim(
     source=("jacot2018ntk", "arora2019exact"),
     predicts=RATE,
-    quick=Grid(name=NETWORKS, width=[16, 32, 64, 128], units=[1664], seeds=36),
+    quick=Grid(name=NETWORKS, width=[16, 32, 64, 128], units=[1664], seeds=28),
     full=FULL,
     controls={"the tangent parametrisation: the standard one": dict(scheme="standard")},
     figures=(draw_angles, draw_convergence),
