@@ -66,7 +66,7 @@ def draw_factors(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
 @claim(
     source=("he2015delving", "glorot2010understanding"),
     predicts=Equals(1, within=0.03),
-    quick=Grid(gain=[1.0, 2.0, 4.0], width=[4, 16, 64], depth=[6], units=[24000], seeds=12),
+    quick=Grid(gain=[1.0, 2.0, 4.0], width=[4, 64], depth=[6], units=[24000], seeds=12),
     full=Grid(gain=[1.0, 2.0, 4.0], width=[4, 16, 64, 256], depth=[20], units=[64000], seeds=20),
     controls={
         "rectifiers: tanh": dict(activation="tanh"),
@@ -264,7 +264,7 @@ def draw_kurtosis(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
 @claim(
     source=("neal1996priors", "hanin2020products"),
     predicts=Equals(1, within=0.15),
-    quick=Grid(width=[20, 40], depth=[1, 3], nets=[8000], seeds=8),
+    quick=Grid(width=[20, 40], depth=[1, 3], nets=[6000], seeds=8),
     full=Grid(width=[20, 40, 80], depth=[1, 2, 3], nets=[50000], seeds=20),
     controls={"rectifiers: linear units": dict(units="linear"), "independent layers: one for all": dict(tied=True)},
     figures=(draw_kurtosis,),

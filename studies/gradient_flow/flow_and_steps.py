@@ -115,7 +115,7 @@ def draw_orders(ax: Any, rows: Rows) -> Columns:
 @claim(
     source=("barrett2021implicit", "hairer2006geometric"),
     predicts=Equals(2, within=0.1, of="each"),
-    quick=Grid(network=SMOOTH, coarsest=[8], seeds=2),
+    quick=Grid(network=SMOOTH, coarsest=[8], seeds=1),
     full=Grid(network=[*SMOOTH, "cnn", "rnn", "gpt"], coarsest=[128], seeds=10),
     controls={
         "a quarter of the step size: half of it": dict(share=0.5),

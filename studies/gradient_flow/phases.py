@@ -85,7 +85,7 @@ def draw_phases(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
 @claim(
     source=("poole2016exponential", "schoenholz2017deep"),
     predicts=Equals(0, within=0.03),
-    quick=Grid(weights=[1.0, 1.4, 1.76095, 2.4, 3.0], bias=[0.05], width=[120], depth=[16], nets=[30], seeds=12),
+    quick=Grid(weights=[1.0, 1.4, 1.76095, 2.4, 3.0], bias=[0.05], width=[120], depth=[16], nets=[20], seeds=12),
     full=Grid(
         weights=[1.0, 1.4, 1.76095, 2.4, 3.0], bias=[0.02, 0.05, 0.1], width=[1000], depth=[30], nets=[10], seeds=12
     ),
@@ -297,7 +297,7 @@ def draw_shattering(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
 @claim(
     source="balduzzi2017shattered",
     predicts=Equals(1, within=0.2),
-    quick=Grid(masks=["independent", "the network's own"], depth=[4, 5], width=[120], nets=[160], seeds=12),
+    quick=Grid(masks=["independent", "the network's own"], depth=[4, 5], width=[120], nets=[80], seeds=12),
     full=Grid(masks=["independent", "the network's own"], depth=[4, 5, 6], width=[400], nets=[100], seeds=12),
     controls={"rectifiers: linear units": dict(linear=True)},
     expects="DEPENDS",
