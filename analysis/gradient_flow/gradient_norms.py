@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from ..checks import tolerance_of
 from ..curvature.evaluation import _divisors, undisturbed
 from ..errors import DataError, LossError, ModelStateError
-from ..operators.data import Batches, count
+from ..operators.data import Batches, count, take
 from ..operators.differentiable import Differentiable
 from ..operators.engine import no_slow_vmap, slope
 from ..operators.layout import Selection
@@ -23,7 +23,6 @@ from ..operators.memory import device_memory, graph_bytes
 from ..operators.objective import Objective, Term, of_model
 from ..operators.snapshot import Watch, scalar
 from ..spectra.results import Estimate
-from .noise_scale import _take
 from .taps import Taps
 
 _HELD = 2**25  # bytes of a graph that are kept at a time on the CPU: more examples gain nothing there
@@ -119,11 +118,11 @@ class _Walk:
         rows = torch.zeros(examples, len(self.leaves), dtype=torch.float64, device=self.objective.device)
         if not len(counted):
             return rows
-        x, y = _take((inputs, target), counted[:1], examples)
+        x, y = take((inputs, target), counted[:1], examples)
         truth, held = self._alone(x, y, name)
         size = max(2, self.held // max(1, held))
         for chosen in counted.tensor_split(-(-len(counted) // size)):
-            x, y = _take((inputs, target), chosen, examples)
+            x, y = take((inputs, target), chosen, examples)
             rows[chosen] = self._piece(x, y, weights[chosen], name, truth if chosen[0] == counted[0] else None)
         return rows
 
@@ -200,7 +199,7 @@ class _Walk:
     def _looped(self, inputs: Any, target: Any, examples: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
         rows, values = [], []
         for place in range(examples):
-            x, y = _take((inputs, target), torch.tensor([place]), examples)
+            x, y = take((inputs, target), torch.tensor([place]), examples)
             loss = self.loss(x, y)
             rows.append(self._plain(loss)[chosen])
             values.append(loss.detach())

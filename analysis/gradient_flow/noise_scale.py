@@ -15,7 +15,7 @@ from ..curvature.evaluation import undisturbed
 from ..curvature.gradients import batch_gradients, loss_and_gradient
 from ..errors import ArgumentError, DataError
 from ..jackknife import jackknife
-from ..operators.data import Batches, count
+from ..operators.data import Batches, count, take
 from ..operators.layout import Selection
 from ..operators.objective import Objective, of_model
 from ..spectra.results import Estimate, _quantile
@@ -123,18 +123,7 @@ class Groups:
             order = torch.randperm(examples, generator=generator)
             for chosen in order.tensor_split(min(share, examples)):
                 self.sizes.append(len(chosen))
-                yield _take(inputs, chosen, examples), _take(target, chosen, examples)
-
-
-def _take(item: Any, chosen: Tensor, examples: int) -> Any:
-    """The chosen examples of all tensors in a nesting that have a row for each."""
-    if isinstance(item, Mapping):
-        return {key: _take(value, chosen, examples) for key, value in item.items()}
-    if isinstance(item, tuple | list):
-        return tuple(_take(value, chosen, examples) for value in item)
-    if isinstance(item, Tensor) and item.ndim and item.shape[0] == examples:
-        return item[chosen.to(item.device)]
-    return item
+                yield take(inputs, chosen, examples), take(target, chosen, examples)
 
 
 def group_gradients(

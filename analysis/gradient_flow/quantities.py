@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from ..curvature.gradients import loss_and_gradient
 from ..curvature.tracking import CurvatureTracker
 from ..errors import ArgumentError
-from ..operators.data import Batches, count
+from ..operators.data import Batches, count, take
 from ..operators.layout import Selection
 from ..operators.ntk import NTK
 from ..operators.objective import of_model
 from ..operators.snapshot import choose
 from .conservation import conserved
-from .noise_scale import _take, noise_scale
+from .noise_scale import noise_scale
 
 #: Names to (value, low, high).
 Readings = dict[str, tuple[float, float, float]]
@@ -44,7 +44,7 @@ class Setting:
         like = next(model.parameters())
         inputs, target = next(iter(Batches(self.data, like.dtype, like.device, cast=False)))
         examples = count(inputs, target, "batch 0")
-        return _take(inputs, torch.arange(min(examples, _EXAMPLES)), examples)
+        return take(inputs, torch.arange(min(examples, _EXAMPLES)), examples)
 
 
 def exact(value: float) -> tuple[float, float, float]:

@@ -119,3 +119,14 @@ def call(model: nn.Module | Callable, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def take(item: Any, chosen: Tensor, examples: int) -> Any:
+    """The chosen examples of all tensors in a nesting that have a row for each."""
+    if isinstance(item, Mapping):
+        return {key: take(value, chosen, examples) for key, value in item.items()}
+    if isinstance(item, tuple | list):
+        return tuple(take(value, chosen, examples) for value in item)
+    if isinstance(item, Tensor) and item.ndim and item.shape[0] == examples:
+        return item[chosen.to(item.device)]
+    return item

@@ -269,7 +269,7 @@ EVERY = 10
 @claim(
     source="simsek2021geometry",
     predicts=AtMost(1e-9),
-    quick=Grid(kind=["MLP", "CNN"], rule=list(RULES), steps=[500], seeds=3),
+    quick=Grid(kind=["MLP", "CNN"], rule=list(RULES), steps=[500], seeds=2),
     full=Grid(kind=["MLP", "CNN"], rule=list(RULES), steps=[2000], seeds=10),
     controls={"units exactly alike: apart by 10⁻¹⁰": dict(apart=1e-10)},
     figures=(draw_separation,),

@@ -139,7 +139,7 @@ def draw_scales(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
 @claim(
     source="schoenholz2017deep",
     predicts=Equals(0, within=0.1),
-    quick=Grid(weights=[0.8, 1.0, 1.2], width=[100], depth=[10], nets=[125], seeds=12),
+    quick=Grid(weights=[0.8, 1.0, 1.2], width=[100], depth=[10], nets=[80], seeds=12),
     full=Grid(weights=[0.8, 1.0, 1.3, 1.5], width=[1000], depth=[12], nets=[20], seeds=12),
     controls={"order: chaos, by weights of three times the variance": dict(more=3.0)},
     figures=(draw_scales,),
@@ -297,7 +297,7 @@ def draw_shattering(ax: Any, rows: Rows) -> Mapping[str, Sequence[Any]]:
 @claim(
     source="balduzzi2017shattered",
     predicts=Equals(1, within=0.2),
-    quick=Grid(masks=["independent", "the network's own"], depth=[4, 5], width=[120], nets=[80], seeds=12),
+    quick=Grid(masks=["independent", "the network's own"], depth=[4, 5], width=[120], nets=[160], seeds=12),
     full=Grid(masks=["independent", "the network's own"], depth=[4, 5, 6], width=[400], nets=[100], seeds=12),
     controls={"rectifiers: linear units": dict(linear=True)},
     expects="DEPENDS",
