@@ -256,7 +256,7 @@ class Saddle:
         "steps: the flow": dict(continuous=True),
     },
 )
-def saddle_escape_time(
+def saddle_escape_time_steps(
     saddle: str, distance: float, eta: float, seed: int, stable: bool = False, continuous: bool = False
 ) -> float:
     r"""Gradient descent leaves a strict saddle after a number of steps that grows with the logarithm of its nearness.

@@ -93,9 +93,9 @@ def test_the_trials_part_from_their_controls() -> None:
         assert learning_dynamics.bilinear_game(**game, cost=0.5)["value"] < 0.1
     assert abs(learning_dynamics.bilinear_game("simultaneous", 0.5, 50, seed=0, orthogonal=False)["value"] - 1) > 0.1
     leave = dict(saddle="tanh network", distance=1e-6, eta=0.05, seed=0)
-    assert learning_dynamics.saddle_escape_time(**leave) < 1
+    assert learning_dynamics.saddle_escape_time_steps(**leave) < 1
     for control in (dict(stable=True), dict(continuous=True)):
-        assert learning_dynamics.saddle_escape_time(**leave, **control) > 3
+        assert learning_dynamics.saddle_escape_time_steps(**leave, **control) > 3
     slopes = dict(saddle="two linear layers", seed=0)
     assert abs(learning_dynamics.saddle_escape_time_flow(**slopes)["value"] - 1) < 0.01
     assert learning_dynamics.saddle_escape_time_flow(**slopes, second=True)["value"] < 0.9
