@@ -75,7 +75,7 @@ def draw_spectrum(ax: Any, rows: Rows) -> Columns:
 @claim(
     source="newman1986distribution",
     predicts=Equals(0, within="0.02*index"),
-    quick=Grid(width=[10], index=[1, 5, 10], steps=[2000], seeds=12),
+    quick=Grid(width=[10], index=[1, 10], steps=[2000], seeds=12),
     full=Grid(width=[10, 30], index=[1, 5, 10], steps=[20000], seeds=20),
     controls={
         "Gaussian entries: orthogonal matrices": dict(law="orthogonal"),
@@ -186,7 +186,7 @@ def rnn_chaos_transition_order(gain: float, width: int, steps: int, seed: int, m
 @claim(
     source="benettin1980lyapunov",
     predicts=AtMost(1e-11),
-    quick=Grid(gain=[0.8, 2.0], width=[5, 20], steps=[320], seeds=5),
+    quick=Grid(gain=[0.8, 2.0], width=[5, 20], steps=[320], seeds=3),
     full=Grid(gain=[0.8, 2.0], width=[5, 20, 50], steps=[2000], seeds=10),
     controls={"all exponents: all but the last": dict(left_out=1)},
 )

@@ -87,7 +87,7 @@ def drift(kind: str, seed: int, model: nn.Module, end: Tensor) -> float:
 @claim(
     source=("arora2018optimization", "du2018algorithmic"),
     predicts=AtMost(1e-4),
-    quick=Grid(kind=KINDS, steps=[50], seeds=3),
+    quick=Grid(kind=KINDS, steps=[50], seeds=2),
     full=Grid(kind=KINDS, steps=[1000], seeds=10),
     controls={"units that can be rescaled: tanh": dict(units="tanh")},
 )
@@ -130,7 +130,7 @@ def draw_drift(ax: Any, rows: Rows) -> Columns:
 @claim(
     source=("arora2018optimization", "kunin2021neural"),
     predicts=Equals(1, within=0.1, of="each"),
-    quick=Grid(kind=KINDS, coarsest=[20], seeds=5),
+    quick=Grid(kind=KINDS, coarsest=[20], seeds=3),
     full=Grid(kind=KINDS, coarsest=[20, 100, 500], seeds=10),
     controls={ADAPTIVE: dict(adaptive=True)},
     figures=(draw_drift,),
@@ -180,7 +180,7 @@ def draw_decay(ax: Any, rows: Rows) -> Columns:
 @claim(
     source="kunin2021neural",
     predicts=AtMost(1e-4),
-    quick=Grid(kind=KINDS, decay=[0.5], steps=[50], seeds=3),
+    quick=Grid(kind=KINDS, decay=[0.5], steps=[50], seeds=2),
     full=Grid(kind=KINDS, decay=[0.1, 0.5, 1.0], steps=[1000], seeds=5),
     controls={"the same decay for all layers: the first alone": dict(everywhere=False)},
     figures=(draw_decay,),

@@ -218,7 +218,7 @@ ANY = "balanced and aligned weights at the start: random ones"
 @claim(
     source=("saxe2014exact", "saxe2019mathematical"),
     predicts=AtMost(1e-6),
-    quick=Grid(start=[1e-3, 0.1], steps=[400], seeds=3),
+    quick=Grid(start=[1e-3, 0.1], steps=[400], seeds=2),
     full=Grid(start=[1e-4, 1e-3, 0.1], steps=[2000], seeds=20),
     controls={SHALLOW: dict(layers=1), ANY: dict(aligned=False)},
     figures=(draw_modes,),
@@ -247,7 +247,7 @@ def saxe_mode_learning(start: float, steps: int, seed: int, layers: int = 2, ali
 @claim(
     source=("saxe2014exact", "saxe2019mathematical"),
     predicts=Equals("log(strength/start - 1)/(2*strength)", within=0.01, of="each"),
-    quick=Grid(strength=list(STRENGTHS), start=[1e-3], steps=[250], seeds=3),
+    quick=Grid(strength=list(STRENGTHS), start=[1e-3], steps=[250], seeds=1),
     full=Grid(strength=list(STRENGTHS), start=[1e-4, 1e-3], steps=[2000], seeds=20),
     controls={SHALLOW: dict(layers=1), ANY: dict(aligned=False)},
 )
@@ -273,7 +273,7 @@ def saxe_mode_learning_half_times(
 @claim(
     source=("saxe2014exact", "saxe2019mathematical"),
     predicts=Equals(1, within=0.05, of="each"),
-    quick=Grid(start=[1e-3], coarsest=[250], seeds=3),
+    quick=Grid(start=[1e-3], coarsest=[250], seeds=2),
     full=Grid(start=[1e-4, 1e-3, 0.1], coarsest=[2000], seeds=20),
     controls={SHALLOW: dict(layers=1), ANY: dict(aligned=False)},
 )
