@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from ..checks import relative, tolerance_of
 from ..curvature.evaluation import _Count
@@ -52,7 +52,8 @@ class Ensemble:
     vmapped pass serves many networks; else, or where vmap cannot take the measure, they go one by one. The first network
     is measured by itself, which tells the sizes and checks the numbers of the pass.
 
-    Errors: ``ArgumentError`` for no network, or one whose parameters and buffers are not those of the first.
+    Errors: ``ArgumentError`` for no network, for one whose parameters and buffers are not those of the first, and for a
+    measure that returns anything but tensors.
 
     Example:
         The mean square of the output at x = 1 is w²:
@@ -98,12 +99,17 @@ class Ensemble:
 
     def _of(self, measure: Measure, state: Parameters) -> Any:
         theta = {name: state[name] for name in self.names}
-        kept = {name: part for name, part in state.items() if name not in theta}
+        kept = {name: part.clone() for name, part in state.items() if name not in theta}  # a call may change them
 
         def call(theta: Parameters, *inputs: Any, **options: Any) -> Any:
             return functional_call(self.network, (theta, kept), inputs, options)
 
-        return tree_map(torch.Tensor.detach, measure(call, theta))
+        found = measure(call, theta)
+        for part in tree_leaves(found):
+            if not isinstance(part, Tensor):
+                remedy = "Keep it a tensor: drop float(…) and .item(), or wrap it in torch.as_tensor."
+                raise ArgumentError("measure", "a function that returns tensors", type(part).__name__, remedy)
+        return tree_map(Tensor.detach, found)
 
     def _small(self, work: _Work) -> bool:
         """The rule: it looks at sizes, never at a clock."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import CheckpointError
 
 from ..checks import tolerance_of
 from ..curvature.evaluation import _divisors, undisturbed
@@ -98,7 +99,7 @@ class _Walk:
         self.objective, self.leaves = objective, list(objective.leaves.values())
         assert objective.weighting is not None and objective.apply is not None  # of_model gives both
         self.weighting, self.apply = objective.weighting, objective.apply
-        for parameter in objective.fixed.values():
+        for parameter in (p for name, p in objective.fixed.items() if name not in objective.leaves):
             parameter.requires_grad_(False)  # the leaves are other tensors: what is not chosen takes no slope
         cpu = objective.device.type == "cpu"
         self.held = _HELD if cpu else device_memory(objective.device) // _SHARE
@@ -153,19 +154,26 @@ class _Walk:
         """Squares of some examples, (n, p); ``truth`` is that of the first, taken alone.
 
         They come through taps for parameters whose every use these know. A tap takes it that its first axis counts examples:
-        the first piece of a batch checks that, and what fails there is formed example by example, also in other pieces.
+        the first piece of a batch checks that, on its first example and on that of the largest norm. What fails is formed example by example, also in other pieces.
         """
         taps = Taps(self.leaves, len(weights))
         loss = scalar(self.loss(inputs, target, taps), name, self.objective.name)
         known = taps.known(loss) - self.formed
         scale = 1.0 if self.weighting.total else (weights.sum() / weights).square()
         rows = torch.zeros(len(weights), len(self.leaves), dtype=torch.float64, device=loss.device)
-        left = taps.reached(loss) - known
-        for place, squares in taps.pull(loss, known).items():
+        try:
+            pulled = taps.pull(loss, known)
+        except CheckpointError:  # it computes again on the way back, where nothing is tapped
+            pulled = {}
+        left = taps.reached(loss) - pulled.keys()
+        for place, squares in pulled.items():
             rows[:, place] = squares * scale
         if truth is not None:
-            allowed = self.tolerance * truth + self.tolerance**2 * truth.sum()
-            left |= set(((rows[0] - truth).abs() > allowed).nonzero()[:, 0].tolist())
+            most = int(rows.sum(1).argmax())  # the first example's may be zero, which tells nothing
+            x, y = take((inputs, target), torch.tensor([most]), len(weights))
+            for row, own in ((rows[0], truth), (rows[most], self._plain(self.loss(x, y)))):
+                allowed = self.tolerance * own + self.tolerance**2 * own.sum()
+                left |= set(((row - own).abs() > allowed).nonzero()[:, 0].tolist())
         self.formed |= left
         if left:
             chosen = sorted(left)
@@ -252,7 +260,8 @@ def gradient_norms(
     Cost: a gradient of the data and, per layer, the cheaper form; a batch is taken in pieces, whose graph has at most
     32 MiB on a CPU and a sixteenth of an accelerator's memory. Parameters whose gradients are formed take another gradient.
 
-    Assumptions: examples do not depend on each other; each batch's first one is differentiated alone, as a check.
+    Assumptions: examples do not depend on each other; each batch's first one, and one of large norm, are differentiated
+    alone, as a check. Where many terms of a layer's gradient cancel, the cheaper form knows its norm to √ε of their size.
 
     Errors: ``ModelStateError`` under ``batch_stats="batch"``, ``LossError`` where the loss of a batch is not the mean (or
     sum) of its examples' own; those of the Hessian for model, loss and data.

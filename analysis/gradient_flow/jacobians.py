@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError
+from ..checks import relative, tolerance_of
+from ..errors import ArgumentError, DataError
 from ..operators.data import fit
 from ..operators.snapshot import snapshot
 from ..spectra.eigenpairs import eigenpairs
@@ -223,6 +224,7 @@ def jacobian_spectrum(
             passage = whole
             if group < count:
                 passage = Passage(private, take(given, count, slice(start, start + group)), source, target)
+                _check_cut(passage.y, whole.y[start : start + group])
             parts.append(_dense(passage) if dense else _lanczos(passage, k, tol, seed + start))
     tensors = [torch.cat([part[i] for part in parts]).double().cpu() for i in range(5)]
     products, error = sum(part[5] for part in parts), max(part[6] for part in parts)
@@ -236,6 +238,17 @@ def _fitted(private: nn.Module, inputs: Any, dtype: torch.dtype | None) -> Any:
     if reference is None:
         return inputs  # integers without parameters: refused where the source is looked for
     return fit(inputs, "inputs", dtype or reference.dtype, reference.device, cast=dtype is not None)
+
+
+def _check_cut(found: Tensor, wanted: Tensor) -> None:
+    """Some of the examples, called by themselves, must give what they gave among all."""
+    if found.shape != wanted.shape or relative(found.detach(), wanted.detach()) > tolerance_of(wanted.dtype):
+        expected = "tensors whose first axis counts the examples, if it is as long as they are many"
+        given = f"outputs {tuple(found.shape)} other than among all, {tuple(wanted.shape)}"
+        remedy = (
+            "Wrap the model in one that takes the examples first (batch_first=True) and holds the rest, such as a mask."
+        )
+        raise DataError("inputs", expected, given, remedy)
 
 
 Part = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int, float, bool]

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from ..errors import ArgumentError, DataError, ModelStateError, NumericsError
 from ..operators.base import Operator, Plan
@@ -81,15 +82,17 @@ class Passage:
 
     def check_apart(self, seed: int) -> None:
         """Raise if the target of some examples depends on the source of others."""
-        half = self.examples // 2
-        if not half:
-            return
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         rows = torch.randn(1, self.examples, self.shape[0], generator=generator, dtype=torch.float64, device="cpu")
-        rows[:, half:] = 0
-        if bool(self.pull(rows.to(self.y.device, self.y.dtype))[:, half:].any()):
-            remedy = "Call model.eval() or choose batch_stats='frozen', or pass one example at a time."
-            raise ModelStateError(self.names[1], "examples that do not see each other", "some that do", remedy)
+        rows = rows.to(self.y.device, self.y.dtype)
+        half = (torch.randperm(self.examples, generator=generator, device="cpu") % 2 == 0).to(self.y.device)
+        for some in (half, ~half):  # both ways: examples may see those before them alone
+            if bool(self.pull(rows * some[:, None])[:, ~some].any()):
+                remedy = (
+                    "Call model.eval() or choose batch_stats='frozen', put the examples first, for example with "
+                    "batch_first=True, or pass one example at a time."
+                )
+                raise ModelStateError(self.names[1], "examples that do not see each other", "some that do", remedy)
 
 
 class Gram(Operator):
@@ -125,8 +128,14 @@ def take(item: Any, examples: int, part: slice) -> Any:
     if isinstance(item, Mapping):
         return {key: take(value, examples, part) for key, value in item.items()}
     if isinstance(item, tuple | list):
-        return type(item)(take(value, examples, part) for value in item)
+        parts = [take(value, examples, part) for value in item]
+        return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
     return item
+
+
+def copied(inputs: Any) -> Any:
+    """The inputs with copies of all tensors: a model may work on them in place."""
+    return tree_map_only(Tensor, Tensor.clone, inputs)
 
 
 def _swapped(item: Any, new: Tensor) -> Any:
@@ -157,6 +166,7 @@ def _evaluate(
     model: nn.Module, inputs: Any, ends: list[nn.Module | None], names: tuple[str, str], switched: set[str]
 ) -> tuple[Tensor, Tensor]:
     """Source and target of one call: a leaf put in the source's place, and what became of it."""
+    inputs = copied(inputs)
     sources: list[Tensor] = []
     targets: list[Tensor | None] = []
 

@@ -19,8 +19,8 @@ class Redraw:
         private: the copy, changed in place.
         initialise: called with each module, inner ones first; None for every module's ``reset_parameters()``.
 
-    Errors: ``ArgumentError`` that names a module with parameters but without ``reset_parameters``; ``ModelStateError``
-    for a lazy module; ``ParameterError`` where there are no parameters.
+    Errors: ``ArgumentError`` that names a module with parameters but without ``reset_parameters``, or, by :meth:`check`, a
+    weight that no draw has written; ``ModelStateError`` for a lazy module; ``ParameterError`` where there are no parameters.
 
     Example:
         >>> model = nn.Linear(2, 2)
@@ -49,24 +49,26 @@ class Redraw:
         for parameter in parameters:
             parameter.requires_grad_()
         self.parameters, self.device = parameters, parameters[0].device
-        self.before, self.moved = [p.detach().clone() for p in parameters], False
+        weights = [(name, p) for name, p in private.named_parameters() if p.is_floating_point() and p.ndim > 1]
+        self.still = [(name, p, p._version, p.detach().clone()) for name, p in weights or private.named_parameters()]
 
     def __call__(self, seed: int) -> None:
         """Draw all weights from a seed."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), torch.no_grad():
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every accelerator
+            if self.device.type == "cuda":
+                torch.cuda.default_generators[self.device.index].manual_seed(seed)
             if self.initialise is not None:
                 self.private.apply(self.initialise)
             else:
                 for module in self.private.modules():
                     if any(True for _ in module.parameters(recurse=False)):
                         module.reset_parameters()  # type: ignore[operator]
-        if not self.moved:
-            pairs = zip(self.parameters, self.before, strict=True)
-            self.moved = any(not torch.equal(now, before) for now, before in pairs)
+        self.still = [one for one in self.still if one[1]._version == one[2] and torch.equal(one[1], one[3])]
 
     def check(self) -> None:
-        """Raise if no draw has changed any parameter."""
-        if not self.moved:
+        """Raise if some weight was written by no draw."""
+        if self.still:
             remedy = "Let it draw in place, as in torch.nn.init.normal_(module.weight)."
-            raise ArgumentError("initialise", "a function that draws the weights anew", "one that leaves them", remedy)
+            given = f"one that leaves {self.still[0][0]}"
+            raise ArgumentError("initialise", "a function that draws the weights anew", given, remedy)

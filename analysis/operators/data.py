@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,9 @@ class Batches:
             raise DataError("data", "a batch or a re-iterable of batches", f"a one-shot {type(data).__name__}", remedy)
         if not _is_batch(data) and (isinstance(data, Tensor | Mapping | str) or not isinstance(data, Iterable)):
             raise DataError("data", "a batch or a re-iterable of batches", type(data).__name__, _REMEDY)
+        if getattr(data, "persistent_workers", False):
+            data = copy.copy(data)
+            data._iterator = None  # it has only one iterator, which a training loop may be using
         self.batches: Iterable = [data] if _is_batch(data) else data
         self.dtype, self.device, self.cast = dtype, device, cast
 
@@ -74,6 +78,9 @@ def fit(item: Any, name: str, dtype: torch.dtype, device: torch.device, cast: bo
     if item.device != device:
         remedy = f"Move the batch with .to({str(device)!r}), or the model to {str(item.device)!r}."
         raise DataError(name, f"device {device}, where the parameters are", str(item.device), remedy)
+    if item.is_inference():  # no graph may keep such a tensor
+        with torch.inference_mode(False):
+            item = item.clone()
     if not item.is_floating_point() or item.dtype == dtype:
         return item.detach()
     if cast:

@@ -18,7 +18,7 @@ from .differentiable import Differentiable
 from .engine import no_slow_vmap
 from .jacobian import Jacobian
 from .layout import Layout, Selection
-from .per_example import Use, edges, half
+from .per_example import Use, edges, halves
 
 _MOST = 2**28  # numbers held by the way layer by layer; beyond them the kernel is formed from products
 
@@ -134,8 +134,11 @@ def _pulled(output: Tensor, uses: list[Use], seeds: Tensor) -> list[Tensor]:
 
 def _apart(output: Tensor, uses: list[Use]) -> bool:
     """A random half of the examples must have no influence on the slopes of the other half."""
-    seeds, others = half(output)
-    return not uses or not any(bool(slope[others].count_nonzero()) for slope in _pulled(output, uses, seeds))
+    return not uses or not any(
+        bool(slope[others].count_nonzero())
+        for seeds, others in halves(output)
+        for slope in _pulled(output, uses, seeds)
+    )
 
 
 def _rest(jacobian: Jacobian, rest: dict[str, Tensor]) -> Tensor:

@@ -47,7 +47,11 @@ class Use:
             yield part, delta[:, :, part].transpose(1, 2) @ a
 
     def norms(self, slope: Tensor, a: Tensor) -> Tensor:
-        """‖gradient of example n‖², (N,): the cheapest of three ways."""
+        """‖gradient of example n‖², (N,): the cheapest of three ways.
+
+        Of several positions' terms that cancel, the products of Gram matrices leave rounding: ε ‖a‖² ‖δ‖², of which the
+        norm itself is uncertain by the root.
+        """
         delta = self.deltas(slope)
         total = delta.new_zeros(len(delta))
         if self.bias is not None:
@@ -58,7 +62,8 @@ class Use:
         if terms == 1:
             return total + a.square().sum((1, 2)) * delta.square().sum((1, 2))
         if terms * (width + height) < width * height:
-            return total + ((a @ a.transpose(1, 2)) * (delta @ delta.transpose(1, 2))).sum((1, 2))
+            gram = ((a @ a.transpose(1, 2)) * (delta @ delta.transpose(1, 2))).sum((1, 2))
+            return total + gram.clamp(min=0)  # by rounding it may be less
         return total + sum(part.square().sum((1, 2)) for _, part in self.gradients(a, delta))
 
     def squares(self, slope: Tensor, a: Tensor, signs: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -78,15 +83,13 @@ class Use:
         """Inner products of the gradients of all examples and slopes, (N R, N R), the example running slowest."""
         deltas = torch.stack([self.deltas(slope) for slope in slopes], 1)  # (N, R, T, o)
         first = deltas[:, 0].any(0).any(1)
-        if a.shape[1] == len(first) and not bool(
-            first.all()
-        ):  # where all slopes are zero, there is nothing to multiply
+        if a.shape[1] == len(first) and not bool(first.all()):  # positions without slopes have nothing to multiply
             reached = deltas.flatten(0, 1).any(0).any(1)
             a, deltas = a[:, reached], deltas[:, :, reached]
         count, ranks, terms, height = deltas.shape
         sums = deltas.sum(2).reshape(count * ranks, height)
         total = sums @ sums.T if self.bias is not None else sums.new_zeros(count * ranks, count * ranks)
-        if self.weight is None:
+        if self.weight is None or not terms:
             return total
         if terms == 1:
             total.view(count, ranks, count, ranks).add_(
@@ -102,7 +105,7 @@ class Use:
 def _add_by_gradients(total: Tensor, a: Tensor, deltas: Tensor) -> None:
     """The gradients' Gram matrix, for a few outputs of the layer at a time; its lower half is computed and mirrored."""
     count, ranks, _, height = deltas.shape
-    gram, blocks = torch.zeros_like(total), torch.arange(len(total)).split(max(1, -(-len(total) // 8)))
+    gram, blocks = torch.zeros_like(total), torch.arange(len(total), device="cpu").split(max(1, -(-len(total) // 8)))
     step = max(1, _ENTRIES // (count * ranks * a.shape[2]))
     for start in range(0, height, step):
         slopes = deltas[..., start : start + step].transpose(2, 3)  # (N, R, o, T)
@@ -215,9 +218,13 @@ def nodes(output: Tensor) -> Iterator[Any]:
             stack.extend(following for following, _ in node.next_functions)
 
 
-def half(output: Tensor) -> tuple[Tensor, Tensor]:
-    """A slope in the output that is noise for a random half of the examples and zero for the others; which they are."""
-    generator = torch.Generator().manual_seed(_HALF_SEED)
-    chosen = (torch.rand(len(output), generator=generator) < 0.5).to(output.device)
-    noise = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
-    return noise * chosen.reshape(-1, *[1] * (output.ndim - 1)), ~chosen
+def halves(output: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """A slope in the output that is noise for a random half of the examples and zero for the others; which they are.
+
+    And the same with the halves swapped: examples may see those before them alone.
+    """
+    generator = torch.Generator("cpu").manual_seed(_HALF_SEED)
+    chosen = (torch.rand(len(output), generator=generator, device="cpu") < 0.5).to(output.device)
+    noise = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu").to(output)
+    for half in (chosen, ~chosen):
+        yield noise * half.reshape(-1, *[1] * (output.ndim - 1)), ~half

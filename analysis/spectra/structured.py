@@ -15,26 +15,14 @@ from ..operators.bound import Bound
 from ..operators.gauss_newton import GaussNewtonProducts, LossHessian, Middle
 from ..operators.hessian import Hessian
 from ..operators.objective import Objective, Term
-from ..operators.per_example import Recorder, Use, edges, half, nodes
+from ..operators.per_example import Recorder, Use, edges, halves
+from .affine import affine_in_each
 from .probes import ALLOWANCE, wide
 
 T = TypeVar("T")
 
 _TINY = 1e-3  # share of the largest eigenvalue of an example's loss Hessian, up to which it may be taken for rounding
 WIDEST = 128  # entries of one example's output, up to which a backward pass for each beats random probes
-
-#: Nodes of a graph that are piecewise linear in their only differentiable input, or in all of them together.
-_LINEAR_NODES = {
-    f"{name}Backward{i}"
-    for i in range(3)
-    for name in (
-        "View UnsafeView Reshape ReshapeAlias Alias Clone Squeeze Unsqueeze Permute Transpose T Expand Slice Select Cat "
-        "Stack Split Unbind Add Sub Neg Sum Mean Relu LeakyRelu MaxPool2DWithIndices AvgPool2D AdaptiveAvgPool2D "
-        "AsStrided ConstantPadNd Flatten Hardtanh Index"
-    ).split()
-}
-#: Nodes that multiply: the places of their factors, of which one at most may depend on anything but a parameter.
-_PRODUCTS = {"AddmmBackward0": (1, 2), "MmBackward0": (0, 1), "ConvolutionBackward0": (0, 1)}
 
 
 class NotStructured(RuntimeError):
@@ -92,25 +80,31 @@ class Sum:
 class PerExample:
     r"""A matrix :math:`\sum_n J_n^\top M_n J_n` by the gradients :math:`J_n^\top b_{nr}`, with Σ_r ± b bᵀ = M_n.
 
+    ``value`` is the objective's, by which a walk over the data is known to bring what the operator was made of.
+
     Errors: its methods raise :class:`NotStructured` unless every parameter is used once, by a linear layer or an
-    ungrouped 2-d convolution, examples do not see each other, and (but for :meth:`records`) an output has at most 128
-    entries.
+    ungrouped 2-d convolution, examples do not see each other, the data are those of the operator, and (but for
+    :meth:`records`) an output has at most 128 entries.
     """
 
-    def __init__(self, objective: Objective, products: GaussNewtonProducts) -> None:
-        self.objective, self.products = objective, products
+    def __init__(self, objective: Objective, products: GaussNewtonProducts, value: float) -> None:
+        self.objective, self.products, self.value = objective, products, value
         self.theta = list(objective.leaves.values())
         self.passes = 0
 
     def records(self) -> Iterator[Record]:
         """The graphs of the batches, one in memory at a time."""
         divisor = sum(term.weight for term in self.objective.terms()) if self.objective.divide else 1.0
+        total, eps = 0.0, torch.finfo(self.objective.dtype).eps
         for term in self.objective.terms():
             if term.output is None:
                 raise NotStructured
             with torch.inference_mode(False), torch.enable_grad():
-                record = self._record(term, term.weight / divisor)
+                record, loss = self._record(term, term.weight / divisor)
+            total += term.weight / divisor * loss
             yield record
+        if not abs(total - self.value) <= max(eps**0.5, 1e-6) * abs(self.value) + eps:
+            raise NotStructured  # other data than at construction: a product says so, or kept its graphs
 
     def parts(self) -> Iterator[Part]:
         """The batches with the columns of their loss Hessians."""
@@ -148,16 +142,16 @@ class PerExample:
                         total[place] += square.reshape(total[place].shape)
         return torch.cat([piece.reshape(-1) for piece in total])
 
-    def _record(self, term: Term, weight: float) -> Record:
+    def _record(self, term: Term, weight: float) -> tuple[Record, float]:
         with Recorder(self.theta) as recorder:
-            _, results, outputs, slopes = self.products.evaluate(term, self.objective)
+            loss, results, outputs, slopes = self.products.evaluate(term, self.objective)
         if len(results) != 1 or results[0].ndim < 1:
             raise NotStructured
         output, uses = results[0], recorder.uses
         _each_parameter_once(output, uses, self.theta)
         middle = self.products.metric.bind(term, outputs, slopes)
         _examples_apart(output, uses, middle)
-        return Record(uses, output, slopes[0], middle, weight, term.size)
+        return Record(uses, output, slopes[0], middle, weight, term.size), float(loss.detach())
 
 
 def _factor(output: Tensor, middle: Middle, weight: float) -> tuple[list[Tensor], list[Tensor]]:
@@ -166,13 +160,13 @@ def _factor(output: Tensor, middle: Middle, weight: float) -> tuple[list[Tensor]
     eye = torch.eye(width, dtype=output.dtype, device=output.device)
     units = eye[:, None].expand(width, count, width).reshape(width, *output.shape)
     rows = middle([units], width > 1) if width > 1 else [middle([units[0]], False)[0][None]]
-    blocks = wide(rows[0].detach()).reshape(width, count, width).permute(1, 0, 2) * weight
+    blocks = rows[0].detach().double().reshape(width, count, width).permute(1, 0, 2) * weight
     values, vectors = torch.linalg.eigh((blocks + blocks.transpose(1, 2)) / 2)
-    bound = min(10 * width * torch.finfo(output.dtype).eps, _TINY) * values.abs().amax(1, keepdim=True)
+    bound = min(4 * torch.finfo(output.dtype).eps, _TINY) * values.abs().amax(1, keepdim=True)
     values = values.where(values.abs() > bound, 0)  # what is rounding takes no backward pass
     kept = [r for r in range(width) if bool(values[:, r].any())]
     columns = [(vectors[:, :, r] * values[:, r].abs().sqrt()[:, None]).reshape(output.shape).to(output) for r in kept]
-    return columns, [values[:, r].sign() for r in kept]
+    return columns, [wide(values[:, r].sign().to(output)) for r in kept]
 
 
 def _each_parameter_once(output: Tensor, uses: list[Use], theta: list[Tensor]) -> None:
@@ -188,30 +182,11 @@ def _each_parameter_once(output: Tensor, uses: list[Use], theta: list[Tensor]) -
 
 def _examples_apart(output: Tensor, uses: list[Use], middle: Middle) -> None:
     """A random half of the examples must have no influence on the slopes of the other half."""
-    seeds, others = half(output)
-    found = torch.autograd.grad(output, [use.output for use in uses], seeds, retain_graph=True, allow_unused=True)
-    for slope in (*found, middle([seeds], False)[0]):
-        if slope is not None and bool(slope[others].count_nonzero()):
-            raise NotStructured
-
-
-def _multi_affine(output: Tensor) -> bool:
-    """Is a graph piecewise affine in each single parameter? Proved by its nodes, or not claimed."""
-    for node in nodes(output):
-        kind = type(node).__name__
-        if kind in _PRODUCTS:
-            factors = [node.next_functions[i][0] for i in _PRODUCTS[kind]]
-            if sum(not _is_parameter(factor) for factor in factors) > 1:
-                return False
-        elif kind not in _LINEAR_NODES and kind != "AccumulateGrad":
-            return False
-    return all(count == 1 for count in edges(output).values())
-
-
-def _is_parameter(node: Any) -> bool:
-    while type(node).__name__ in ("TBackward0", "TransposeBackward0"):
-        node = node.next_functions[0][0]
-    return node is None or hasattr(node, "variable")
+    for seeds, others in halves(output):
+        found = torch.autograd.grad(output, [use.output for use in uses], seeds, retain_graph=True, allow_unused=True)
+        for slope in (*found, middle([seeds], False)[0]):
+            if slope is not None and bool(slope[others].count_nonzero()):
+                raise NotStructured
 
 
 def exactly(operator: Operator, quantity: Callable[[PerExample], T]) -> tuple[T, int] | None:
@@ -231,7 +206,7 @@ def structure_of(operator: Bound) -> PerExample:
     products = operator._curvature(objective)
     if not isinstance(products, GaussNewtonProducts):
         products = GaussNewtonProducts(LossHessian(), objective.name)
-    return PerExample(objective, products)
+    return PerExample(objective, products, operator._start.value)
 
 
 def _objective(operator: Bound) -> Objective:
@@ -246,7 +221,7 @@ def diagonal_is_gauss_newton(operator: Hessian) -> bool:
     with torch.inference_mode(False), torch.enable_grad():
         for term in objective.terms():
             results = products.evaluate(term, objective)[1] if term.output is not None else []
-            if len(results) != 1 or not _multi_affine(results[0]):
+            if len(results) != 1 or not affine_in_each(results[0]):
                 return False
     return True
 
@@ -301,7 +276,7 @@ def gram_spectrum(operator: Operator) -> Tensor:
         raise OperandError("operator", "a loss that is convex in the output", "negative curvature of the loss", remedy)
     slopes = [layers for layers, _ in parts[0].slopes()]  # where a sign is −1, the curvature is rounding
     width = len(parts[0].output) * len(slopes)
-    total = torch.zeros(width, width, dtype=torch.float64)
+    total = torch.zeros(width, width, dtype=torch.float64, device="cpu")
     for index, use in enumerate(parts[0].uses):
         total += use.kernel([layers[index] for layers in slopes], wide(use.inputs())).to("cpu", torch.float64)
     return torch.linalg.eigvalsh(total).flip(0)
