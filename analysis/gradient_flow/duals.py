@@ -208,7 +208,8 @@ def dual(activation: Elementwise, kinks: Sequence[float] = (0.0,)) -> Dual:
         activation: φ, an elementwise torch function or module.
         kinks: where φ or its derivative bends; φ is smooth between them. Not used for closed forms.
 
-    Errors: ``ArgumentError`` for a φ that is not elementwise, that jumps, or that has kinks which are not named.
+    Errors: ``ArgumentError`` for a φ that is not elementwise, that jumps, that has kinks which are not named, or that has
+    parameters: the tangent kernel would lack their part.
 
     Source: Daniely, Frostig & Singer 2016, Toward deeper understanding of neural networks.
 
@@ -221,6 +222,9 @@ def dual(activation: Elementwise, kinks: Sequence[float] = (0.0,)) -> Dual:
         (0.5, 1.0)
 
     """
+    if isinstance(activation, nn.Module) and (own := [name for name, _ in activation.named_parameters()]):
+        remedy = "Take one with fixed numbers, such as nn.LeakyReLU(0.25) for nn.PReLU()."
+        raise ArgumentError("activation", "a function without parameters", f"{activation!r} with {own}", remedy)
     if isinstance(activation, nn.LeakyReLU):
         return Rectifier(activation.negative_slope, 1.0)
     for known, closed in (

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, NumericsError
 from ..operators.ntk import NTK
+from ..operators.snapshot import Watch, snapshot
 from ..spectra.results import _axes, _check_level, _quantile
 
 _LEAST = 10  # draws before it may stop
@@ -94,7 +95,8 @@ def empirical_nngp(
     Assumptions: outputs have mean zero over the weights, as with a random read-out; draws are independent, and enough
     that their mean is normal.
 
-    Errors: ``ArgumentError`` for an option outside its domain or outputs that are not (N, k).
+    Errors: ``ArgumentError`` for an option outside its domain or outputs that are not (N, k); ``ModelStateError`` for a
+    forward pass that draws random numbers or depends on the batch; ``NumericsError`` for a kernel that is not finite.
 
     Source: Lee et al. 2018, Deep neural networks as Gaussian processes; Novak et al. 2019, Bayesian deep convolutional
     networks with many channels are Gaussian processes.
@@ -110,8 +112,12 @@ def empirical_nngp(
     """
 
     def one(model: nn.Module) -> Tensor:
+        private, _ = snapshot(model, None, None)
+        buffers, parameters = dict(private.named_buffers()), dict[str, Tensor](private.named_parameters())
+        watch = Watch(type(model).__name__, buffers, parameters, inputs.device)
         with torch.no_grad():
-            output = _checked(model(inputs), inputs).double()
+            output = _checked(private(inputs), inputs).double()
+            watch.check(lambda: private(inputs))
         return output @ output.T / output.shape[1]
 
     return _averaged(one, "nngp", network, tol, max_draws, seed)
@@ -164,10 +170,14 @@ def _averaged(
     if not isinstance(most, int) or most < _LEAST:
         raise ArgumentError("max_draws", f"a whole number ≥ {_LEAST}", repr(most), "Pass max_draws=1000.")
     mean = squares = torch.zeros(())
+    devices = range(torch.cuda.device_count())  # seeding reaches them all
     for draw in range(1, most + 1):
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices):
             torch.manual_seed(seed + draw - 1)
             found = one(network())
+        if not found.isfinite().all():
+            remedy = "Look for nan in the inputs, or for overflow in the network."
+            raise NumericsError(f"{method} of draw {draw}", "finite numbers", "nan or infinity", remedy)
         if draw == 1:
             mean, squares = torch.zeros_like(found), torch.zeros_like(found)
         step = found - mean

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf
+from math import inf, isfinite
 from numbers import Real
 from typing import Any
 
@@ -269,7 +269,8 @@ def _solve(counted: _Counted, start: Tensor, times: np.ndarray, rtol: float, met
 
 
 def _times(time: float | Sequence[float]) -> np.ndarray:
-    times = np.linspace(0, time, _POINTS) if isinstance(time, Real) else np.asarray(time, dtype=np.float64)
+    single = isinstance(time, Real) and isfinite(time)
+    times = np.linspace(0, time, _POINTS) if single else np.asarray(time, dtype=np.float64)
     if not times.ndim == 1 or not len(times) or not np.isfinite(times).all() or times[0] < 0 or times[-1] <= 0:
         times = np.zeros(2)
     if (np.diff(times) <= 0).any():

@@ -195,8 +195,8 @@ class Residual(Layer):
 
     The branch changes its sign with weights of its own, so that it is uncorrelated with the shortcut.
 
-    Errors: ``ArgumentError`` for a branch whose end is an activation, an identity around the inputs themselves, or
-    branch and shortcut that end in different shapes.
+    Errors: ``ArgumentError`` for a branch whose end is an activation, or a block whose shortcut is one; for an identity
+    around the inputs themselves; and for branch and shortcut that end in different shapes.
 
     Source: Garriga-Alonso, Rasmussen & Aitchison 2019, Deep convolutional networks as shallow Gaussian processes.
 
@@ -212,6 +212,10 @@ class Residual(Layer):
     shortcut: Layer = field(default_factory=Serial)
 
     def __post_init__(self) -> None:
+        for name, one in (("branch", self.branch), ("shortcut", self.shortcut)):
+            if not isinstance(one, Layer):
+                remedy = "Pass a layer of this module, such as Dense(2.0)."
+                raise ArgumentError(name, "a layer of infinite width", repr(one), remedy)
         if not self.branch.signed(False):
             given, remedy = repr(self.branch), "End it with a layer of weights, Dense or Conv."
             raise ArgumentError("branch", "an end that changes sign with weights of its own", given, remedy)
@@ -231,3 +235,6 @@ class Residual(Layer):
         nngp, ntk = around.nngp + through.nngp, around.ntk + through.ntk
         first, second = around.first + through.first, around.second + through.second
         return replace(around, nngp=nngp, ntk=ntk, first=first, second=second, law=law)
+
+    def signed(self, before: bool) -> bool:  # noqa: D102
+        return self.shortcut.signed(before)  # the branch always changes its sign

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..curvature.gradients import loss_and_gradient
-from ..curvature.tracking import CurvatureTracker
 from ..errors import ArgumentError
 from ..operators.data import Batches, count, take
+from ..operators.hessian import Hessian
 from ..operators.layout import Selection
 from ..operators.ntk import NTK
 from ..operators.objective import of_model
 from ..operators.snapshot import choose
+from ..spectra.eigenpairs import eigenpairs
 from .conservation import conserved
 from .noise_scale import noise_scale
 
@@ -26,6 +27,7 @@ Readings = dict[str, tuple[float, float, float]]
 Quantity = Callable[[nn.Module], Readings]
 
 _EXAMPLES = 64  # of the first batch, for the kernel
+_SHARPNESS = 1e-2  # relative residual of the sharpness
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ def gradient(setting: Setting, model: nn.Module) -> Quantity:
 
 def sharpness(setting: Setting, model: nn.Module) -> Quantity:
     """The largest Hessian eigenvalue, the search started from the last eigenvector: 1.5 gradients and a few products."""
-    options = dict(params=setting.params, batch_stats=setting.batch_stats, reduction=setting.reduction)
-    tracker = CurvatureTracker(model, setting.loss, setting.data, every=1, seed=setting.seed, **options)  # type: ignore[arg-type]
+    last: Tensor | None = None
 
     def read(model: nn.Module) -> Readings:
-        tracker.model = model
-        tracker()
-        record = tracker.record
-        value, residual = float(record.eigenvalues[-1, 0]), float(record.residuals[-1, 0])
+        nonlocal last
+        options = dict(params=setting.params, batch_stats=setting.batch_stats, reduction=setting.reduction)
+        hessian = Hessian(model, setting.loss, setting.data, **options)  # type: ignore[arg-type]
+        pair = eigenpairs(hessian, 1, tol=_SHARPNESS, seed=setting.seed, start=last)
+        last, value, residual = pair.vectors[:, 0], float(pair.values[0]), float(pair.residuals[0])
         return {"sharpness": (value, value - residual, value + residual)}
 
     return read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, ModelStateError
 from ..operators.layout import Selection
+from ..operators.snapshot import _copy
 from .quantities import QUANTITIES, Quantity, Readings, Setting, Updates, exact, own
 from .training_record import Series, Track
 
@@ -40,7 +40,8 @@ def track(
     Call ``tracker.step()`` once for each training step, always at the same place, or have an optimiser do it:
     ``optimizer.register_step_post_hook(lambda *_: tracker.step())``. ``tracker.track`` is the record so far; ``with`` stops
     the clock at the end of the loop. The network, its gradients and mode, and the generators of torch, numpy and Python are
-    left as they are, to the bit: training takes the same path with a tracker as without.
+    left as they are, to the bit, as is a generator of the DataLoader's own: training takes the same path with a tracker as
+    without.
 
     Args:
         model, loss, data, params, batch_stats, reduction: as for :class:`~lemmata.analysis.Hessian`. A copy of the network is
@@ -63,9 +64,11 @@ def track(
         overhead: the share for ``every=None``. The first record comes at once, so that a short run spends more.
         seed: of random directions and groups.
 
-    Cost: memory for a copy of the network and, after a record of updates, of its parameters until the next step.
+    Cost: a copy of the network at each record; memory for it and, after a record of updates, of its parameters until the next step.
 
-    Errors: ``ArgumentError`` for an unknown quantity or an option outside its domain; at a record those of the analyzers.
+    Errors: ``ArgumentError`` for an unknown quantity or an option outside its domain; at a record those of the analyzers,
+    ``ModelStateError`` for a network that cannot be copied or whose tensors are others than at first, or frozen since,
+    and ``ArgumentError`` for a name in ``extra`` that another quantity has.
 
     Source: Cohen et al. 2021, Gradient descent on neural networks typically occurs at the edge of stability; McCandlish et
     al. 2018, An empirical model of large-batch training.
@@ -110,7 +113,7 @@ class Tracker:
         self.calls, self._spent, self._last = 0, 0.0, 0.0
         self._begun: float | None = None
         self._ended: float | None = None
-        self._copy: nn.Module | None = None
+        self._first: dict[str, tuple[torch.Size, bool]] | None = None
         self._read: list[Quantity] = []
         self._rows: list[tuple[int, Readings]] = []
         self._updates: Updates | None = None
@@ -166,7 +169,7 @@ class Tracker:
     def _timed(self, run: Callable[[], None]) -> float:
         self._wait()  # what training has queued on an accelerator is its own time
         begun = perf_counter()
-        with _untouched(self.model):
+        with _untouched(self.model, self.setting.data):
             run()
         self._wait()
         taken = perf_counter() - begun
@@ -181,8 +184,8 @@ class Tracker:
     def _finish(self) -> None:
         """The update of the step that was recorded last is done."""
         if self._updates is not None:
-            self._rows[-1][1].update(self._updates.read(self.model))
-            self._updates = None
+            updates, self._updates = self._updates, None
+            _add(self._rows[-1][1], updates.read(self.model))
 
     def _record(self, step: int, loss: float | Tensor | None) -> None:
         model = self._current()
@@ -193,42 +196,64 @@ class Tracker:
             loss = loss.item()
         row: Readings = {} if loss is None else {"training loss": exact(float(loss))}
         for read in self._read:
-            row.update(read(model))
+            _add(row, read(model))
         self._rows.append((step, row))
         if _UPDATES in self.names:
             self._updates = Updates(self.model, self.setting.params)
 
     @torch.no_grad()
     def _current(self) -> nn.Module:
-        """The copy, brought up to the network as it is, in eval mode."""
-        if self._copy is None:
-            self._copy = copy.deepcopy(self.model)
-            self._copy.zero_grad()
-        pairs = [(dict(m.named_parameters()), dict(m.named_buffers())) for m in (self._copy, self.model)]
-        for mine, its in zip(*pairs, strict=True):
-            if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in its.items()}:
-                changed = sorted(mine.keys() ^ its.keys()) or "shapes"
-                remedy = "Begin another tracker after the network has changed."
-                raise ModelStateError(type(self.model).__name__, "the same tensors", f"others: {changed}", remedy)
-            for name, tensor in its.items():
-                mine[name].copy_(tensor)
-        for name, parameter in pairs[1][0].items():
-            pairs[0][0][name].requires_grad_(parameter.requires_grad)
-        return self._copy.eval()
+        """A copy of the network as it is, in eval mode, if it has the tensors it had at first."""
+        tensors = (*self.model.named_parameters(), *self.model.named_buffers())
+        now = {name: (tensor.shape, tensor.requires_grad) for name, tensor in tensors}
+        if self._first is None:
+            self._first = now
+        if now != self._first:
+            changed = sorted(n for n in now.keys() | self._first.keys() if now.get(n) != self._first.get(n))
+            expected, remedy = "the same tensors to train", "Begin another tracker after the network has changed."
+            raise ModelStateError(type(self.model).__name__, expected, f"others or frozen: {changed}", remedy)
+        try:
+            model = _copy(self.model)
+        except ModelStateError as error:
+            remedy = (
+                "Have the forward pass keep no tensor, or a detached one, or delete it before tracker.step(); use "
+                "torch.nn.utils.parametrizations in place of the old weight_norm and spectral_norm hooks."
+            )
+            raise ModelStateError(error.name, error.expected, error.given, remedy) from error
+        model.zero_grad()
+        return model.eval()
+
+
+def _add(row: Readings, found: Readings) -> None:
+    if taken := sorted(row.keys() & found.keys()):
+        remedy = "Give your own function in extra={name: function} another name."
+        raise ArgumentError(f"extra[{taken[0]!r}]", "a name that no other quantity has", "one that has it", remedy)
+    row.update(found)
 
 
 @contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """The generators of torch, numpy and Python are put back at the end, also after an error."""
+def _untouched(model: nn.Module, data: Any) -> Iterator[None]:
+    """The generators of torch, numpy, Python and the data are put back at the end, also after an error."""
     first = next(iter(model.parameters()), None)
     devices = [first.device.index or 0] if first is not None and first.device.type == "cuda" else []
     states = random.getstate(), np.random.get_state()
+    own = [(generator, generator.get_state()) for generator in _generators(data)]
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
+        for generator, state in own:
+            generator.set_state(state)
+
+
+def _generators(data: Any) -> list[torch.Generator]:
+    """Those of a DataLoader, of its samplers and of its data set."""
+    batches = getattr(data, "batch_sampler", None)
+    holders = (data, getattr(data, "sampler", None), batches, getattr(batches, "sampler", None))
+    found = [getattr(holder, "generator", None) for holder in (*holders, getattr(data, "dataset", None))]
+    return [generator for generator in found if isinstance(generator, torch.Generator)]
 
 
 def _check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, nan
+from math import inf, isinf, nan
 from typing import Any
 
 import torch
@@ -118,11 +118,11 @@ def _told(one: Series, place: int) -> str:
         return ""
     value, low, high = (float(part[seen[place]]) for part in (one.values, one.low, one.high))
     half = (high - low) / 2
-    return (
-        f"{value:.4g}"
-        if half == 0
-        else f"{_to_error(value, half) if half < inf else f'{value:.4g}'} ± {_two_digits(half)}"
-    )
+    if half == 0:
+        return f"{value:.4g}"
+    if isinf(low) != isinf(high) or (half < inf and abs(high + low - 2 * value) > 1e-3 * (high - low)):
+        return f"{value:.4g} [{low:.3g}, {high:.3g}]"  # not in the middle
+    return f"{_to_error(value, half) if half < inf else f'{value:.4g}'} ± {_two_digits(half)}"
 
 
 def _range(values: Tensor) -> str:

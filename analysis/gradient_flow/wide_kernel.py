@@ -155,6 +155,8 @@ def check_variances(weight_variance: float, bias_variance: float) -> None:
 
 def _check_inputs(x: Tensor, x2: Tensor) -> None:
     for name, one in (("x", x), ("x2", x2)):
+        if not isinstance(one, Tensor):
+            raise DataError(name, "a tensor", type(one).__name__, "Pass torch.tensor(…), (N, d).")
         if one.ndim < 2 or 0 in one.shape or not one.is_floating_point() or not one.isfinite().all():
             remedy = "Pass real floating-point inputs, (N, d) or (N, channels, *positions), without nan."
             raise DataError(name, "finite inputs with features", f"{tuple(one.shape)}, {one.dtype}", remedy)

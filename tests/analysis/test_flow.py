@@ -105,6 +105,8 @@ def test_a_model_is_not_changed_and_bad_input_is_named() -> None:
     options: list[tuple[str, dict[str, Any]]] = [
         ("time", {"time": -1.0}),
         ("time", {"time": [0.0, 0.0]}),
+        ("time", {"time": math.inf}),
+        ("time", {"time": math.nan}),
         ("tol", {"time": 1.0, "tol": 2.0}),
         ("method", {"time": 1.0, "method": "Euler"}),
         ("most", {"time": 1.0, "most": 0}),

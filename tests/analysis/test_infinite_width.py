@@ -14,7 +14,14 @@ from scipy.special import erf
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from lemmata.analysis.errors import ArgumentError, CapacityError, DataError, LemmataError
+from lemmata.analysis.errors import (
+    ArgumentError,
+    CapacityError,
+    DataError,
+    LemmataError,
+    ModelStateError,
+    NumericsError,
+)
 from lemmata.analysis.gradient_flow import infinite_width as iw
 from lemmata.analysis.gradient_flow import wide_kernel
 from lemmata.analysis.gradient_flow.duals import Rectifier, Series, dual
@@ -134,8 +141,9 @@ def test_large_and_vanishing_variances() -> None:
         (nn.Hardtanh(), (0.0,), "kinks", "Name every place"),
         (lambda z: (z > 0).to(z), (0.0,), "activation", "steep continuous"),
         (lambda z: z.softmax(0), (0.0,), "activation", "torch.tanh"),
+        (nn.PReLU(), (0.0,), "activation", "fixed numbers"),
     ],
-    ids=["a kink not named", "a jump", "not elementwise"],
+    ids=["a kink not named", "a jump", "not elementwise", "parameters"],
 )
 def test_activations_that_are_refused(activation: Callable, kinks: tuple, name: str, remedy: str) -> None:
     with pytest.raises(ArgumentError, match=remedy) as caught:
@@ -322,6 +330,10 @@ RELU = iw.Activation(torch.relu)
         (lambda: iw.GlobalAveragePool()(vector), "GlobalAveragePool", "Leave"),
         (lambda: iw.Serial(iw.Dense(1.0), RELU, iw.LayerNorm())(vector), "LayerNorm", "Dense or Conv"),
         (lambda: iw.Residual(iw.Serial(iw.Dense(1.0), RELU)), "branch", "End it with"),
+        (lambda: iw.Residual(iw.Residual(iw.Dense(1.0), RELU)), "branch", "End it with"),
+        (lambda: iw.Residual(iw.Residual(iw.Dense(1.0))), "branch", "End it with"),
+        (lambda: iw.Residual("a"), "branch", "such as Dense"),  # type: ignore[arg-type]
+        (lambda: iw.Residual(iw.Dense(1.0), torch.relu), "shortcut", "such as Dense"),
         (lambda: iw.Residual(iw.Dense(1.0))(vector), "Residual", "Dense or Conv"),
         (lambda: iw.Serial(iw.Conv(1, 1.0), iw.Residual(iw.Conv(1, 1.0, stride=2)))(image), "shortcut", "strides"),
         (lambda: iw.Dense(-1.0), "weight_variance", "such as 2.0"),
@@ -331,6 +343,7 @@ RELU = iw.Activation(torch.relu)
         (lambda: iw.Conv(3, 1.0, stride=0), "stride", "stride=1"),
         (lambda: iw.LayerNorm(-1.0), "eps", "1e-5"),
         (lambda: iw.Serial(nn.Linear(1, 1)), "layers", "Dense"),
+        (lambda: iw.Dense(1.0)([[1.0, 2.0]]), "x", "torch.tensor"),  # type: ignore[arg-type]
         (lambda: iw.Dense(1.0)(torch.ones(3)), "x", r"\(N, d\)"),
         (lambda: iw.Dense(1.0)(vector, torch.full((2, 3), torch.nan)), "x2", "without nan"),
         (lambda: iw.Dense(1.0)(vector, torch.ones(2, 4)), "x2", "same form"),
@@ -351,3 +364,65 @@ def test_shortcuts_with_weights_and_other_reads() -> None:
     inner = kept @ kept.T / 3
     assert torch.allclose(found.nngp, 2.5 * inner) and torch.allclose(found.ntk, 2 * 2.5 * inner)
     assert Rectifier(1.0, 1.0).slope(*(torch.ones(1, dtype=f64),) * 3).item() == 1.0
+
+
+def test_a_block_within_a_block() -> None:
+    """Uncorrelated with the outer shortcut only if the inner one changes sign too: then variances add up to the truth."""
+    from lemmata.analysis.gradient_flow import empirical_nngp
+
+    x = normal(3, 2, 3)
+    inner = iw.Residual(iw.Dense(0.5), iw.Dense(0.7))
+    found = iw.Serial(iw.Dense(1.0), RELU, iw.Residual(iw.Serial(iw.Dense(1.5), inner), iw.Dense(0.4)))(x)
+
+    class Both(nn.Module):
+        def __init__(self, one: nn.Module, other: nn.Module) -> None:
+            super().__init__()
+            self.one, self.other = one, other
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(x) + self.other(x)
+
+    def draw(n: int = 100) -> nn.Module:
+        within = Both(Linear(n, n, 0.5), Linear(n, n, 0.7))
+        return nn.Sequential(
+            Linear(3, n, 1.0), nn.ReLU(), Both(nn.Sequential(Linear(n, n, 1.5), within), Linear(n, n, 0.4))
+        )
+
+    sampled = empirical_nngp(draw, x, tol=0.02)
+    assert ((sampled.values - found.nngp) / sampled.stderr).abs().max() < 4.5
+    assert ((sampled.values - 1.2 * found.nngp) / sampled.stderr).abs().max() > 6
+
+
+def test_random_networks_that_are_refused() -> None:
+    from lemmata.analysis.gradient_flow import empirical_nngp, empirical_ntk
+
+    x, drawn = torch.ones(2, 3), list[int]()
+
+    class Noisy(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(super().forward(x))
+
+    for network, remedy in (
+        (lambda: nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)), "eval"),
+        (lambda: Noisy(3, 4), "eval"),
+        (lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), "batch_stats|eval"),
+    ):
+        for kernel in (empirical_nngp, empirical_ntk):
+            with pytest.raises(ModelStateError, match=remedy):
+                kernel(network, x)
+    assert empirical_nngp(lambda: nn.Sequential(nn.Linear(3, 99), nn.Dropout(0.5)).eval(), x, tol=0.2).converged
+    with pytest.raises(NumericsError, match="nan in the inputs") as caught:
+        empirical_nngp(lambda: drawn.append(1) or nn.Linear(3, 1), x * torch.nan)
+    assert caught.value.name == "nngp of draw 1" and len(drawn) == 1
+
+
+def test_all_accelerators_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeding reaches the generators of all devices, so that all are named; fork_rng warns where several are not."""
+    from lemmata.analysis.gradient_flow import empirical_nngp
+
+    asked, fork = [], torch.random.fork_rng
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices=None: asked.append(devices) or fork([]))
+    state = torch.get_rng_state()
+    empirical_nngp(lambda: nn.Linear(3, 99), torch.ones(1, 3), tol=0.2)
+    assert {tuple(devices) for devices in asked} == {(0, 1, 2)} and torch.equal(state, torch.get_rng_state())

@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 import lemmata.analysis as la
 from lemmata.analysis.errors import ArgumentError, DataError, LemmataError, ModelStateError
 from lemmata.analysis.gradient_flow import Track, tracker
+from lemmata.analysis.gradient_flow.training_record import Series
 
 EVERYTHING = ("gradient", "updates", "sharpness", "noise", "kernel", "balance")
 
@@ -76,6 +77,67 @@ def test_training_is_the_same_to_the_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(slopes, others, strict=True))
     net, data = problem()
     assert train(net, data, 5) != drawn  # another seed is another path: the comparison could fail
+
+
+@pytest.mark.parametrize("where", ["loader", "sampler", "workers"])
+def test_training_shares_its_loader_with_the_tracker(where: str) -> None:
+    """Its generator, its sampler's, and the one iterator that lasting workers have."""
+    x = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
+    examples, ends = TensorDataset(x, x.sum(1, keepdim=True)), []
+    for tracked in (True, False):
+        own = torch.Generator().manual_seed(1)
+        if where == "sampler":
+            loader = DataLoader(examples, batch_sampler=BatchSampler(RandomSampler(examples, generator=own), 8, False))
+        else:
+            lasting = dict(num_workers=1, persistent_workers=True) if where == "workers" else {}
+            loader = DataLoader(examples, 8, shuffle=True, generator=own, **lasting)  # type: ignore[arg-type]
+        torch.manual_seed(2)
+        net, losses = nn.Linear(4, 1), list[float]()
+        descent = torch.optim.SGD(net.parameters(), lr=0.1)
+        watch = la.track(net, nn.MSELoss(), loader, ("gradient",), every=2)
+        for inputs, target in (batch for _ in range(2) for batch in loader):
+            descent.zero_grad()
+            loss = nn.functional.mse_loss(net(inputs), target)
+            loss.backward()
+            descent.step()
+            losses.append(loss.item())
+            if tracked:
+                watch.step()
+        ends.append(losses)
+    assert len(ends[0]) == 6 and ends[0] == ends[1] and len(set(ends[0])) == 6
+
+
+def test_every_record_sees_the_network_as_it_is() -> None:
+    """Numbers that are neither parameters nor buffers move too; what cannot be followed is named, with its remedy."""
+
+    class Scaled(nn.Linear):
+        scale, keeps = 1.0, False
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.scale * super().forward(x)
+            if self.keeps:
+                self.kept = out
+            return out
+
+    net = Scaled(1, 1, bias=False)
+    nn.init.ones_(net.weight)
+    data = torch.ones(1, 1), torch.zeros(1, 1)
+    watch = la.track(net, nn.MSELoss(), data, ("gradient", "sharpness"), every=1)
+    for net.scale in (1.0, 3.0):
+        watch.step()
+    assert watch.track["loss"].values.tolist() == [1, 9]
+    assert watch.track["sharpness"].values.tolist() == pytest.approx([2, 18])
+    net.keeps = True
+    net(data[0])
+    with pytest.raises(ModelStateError, match="detached") as caught:
+        watch.step()
+    assert caught.value.name == "Scaled"
+    del net.kept
+    watch.step()
+    net.weight.requires_grad_(False)
+    with pytest.raises(ModelStateError, match="another tracker") as caught:
+        watch.step()
+    assert "weight" in caught.value.given
 
 
 def test_numbers_are_those_of_the_analyzers_at_each_step() -> None:
@@ -188,11 +250,17 @@ def test_faults_while_tracking_are_named_and_leave_everything_as_it_was() -> Non
     cases: list[tuple[type[LemmataError], str, Callable[[], Any]]] = [
         (ArgumentError, "float", lambda: la.track(net, nn.MSELoss(), data, (), {"text": lambda m: "high"})),
         (DataError, "list", lambda: la.track(net, nn.MSELoss(), iter([data]))),
+        (ArgumentError, "another name", lambda: la.track(net, nn.MSELoss(), data, extra={"loss": lambda m: 1.0})),
         (ArgumentError, "nothing to follow", lambda: la.track(alone, nn.MSELoss(), data, ("balance",))),
     ]
     for error, remedy, build in cases:
         with pytest.raises(error, match=remedy), build() as watch:
             watch.step()
+    taken = la.track(alone, nn.MSELoss(), data, ("updates",), {"update ratio: model": lambda m: 1.0}, every=1)
+    taken.step()
+    with pytest.raises(ArgumentError, match="another name") as caught:
+        taken.step()
+    assert caught.value.name == "extra['update ratio: model']"
     watch = la.track(net, nn.MSELoss(), data, every=1)
     watch.step()
     net.append(last)
@@ -239,3 +307,15 @@ def test_records_and_plots() -> None:
     panels = found.plot()
     assert [panel.get_ylabel() for panel in panels] == ["loss", "gradient norm", "sharpness", "update ratio"]
     assert found.plot(panels[0], names=["loss"]) is panels[0]
+
+
+def test_intervals_are_told_as_they_lie() -> None:
+    def told(value: float, low: float, high: float) -> str:
+        series = Series(*(torch.tensor([x], dtype=torch.float64) for x in (value, low, high)))
+        text = repr(Track(torch.tensor([0]), {"scale": series}, 1, 0.0, 1.0, "every 1"))
+        return text.splitlines()[-1].partition("scale")[2].strip()
+
+    assert told(45.8, 28.1, 122.4).startswith("45.8 [28.1, 122]")
+    assert told(45.8, 28.1, inf).startswith("45.8 [28.1, inf]")
+    assert "46.0 ± 2.0" in told(46.0, 44.0, 48.0) and "[" not in told(46.0, 44.0, 48.0)
+    assert told(2.0, 2.0, 2.0).startswith("2 ")
