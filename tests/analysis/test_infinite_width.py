@@ -330,7 +330,7 @@ RELU = iw.Activation(torch.relu)
         (lambda: iw.GlobalAveragePool()(vector), "GlobalAveragePool", "Leave"),
         (lambda: iw.Serial(iw.Dense(1.0), RELU, iw.LayerNorm())(vector), "LayerNorm", "Dense or Conv"),
         (lambda: iw.Residual(iw.Serial(iw.Dense(1.0), RELU)), "branch", "End it with"),
-        (lambda: iw.Residual(iw.Residual(iw.Dense(1.0), RELU)), "branch", "End it with"),
+        (lambda: iw.Residual(iw.Serial(iw.Dense(1.0), iw.Residual(iw.Dense(1.0), RELU))), "branch", "End it with"),
         (lambda: iw.Residual(iw.Residual(iw.Dense(1.0))), "branch", "End it with"),
         (lambda: iw.Residual("a"), "branch", "such as Dense"),  # type: ignore[arg-type]
         (lambda: iw.Residual(iw.Dense(1.0), torch.relu), "shortcut", "such as Dense"),
@@ -372,7 +372,7 @@ def test_a_block_within_a_block() -> None:
 
     x = normal(3, 2, 3)
     inner = iw.Residual(iw.Dense(0.5), iw.Dense(0.7))
-    found = iw.Serial(iw.Dense(1.0), RELU, iw.Residual(iw.Serial(iw.Dense(1.5), inner), iw.Dense(0.4)))(x)
+    found = iw.Serial(iw.Dense(1.0), RELU, iw.Residual(inner, iw.Dense(0.4)))(x)
 
     class Both(nn.Module):
         def __init__(self, one: nn.Module, other: nn.Module) -> None:
@@ -384,9 +384,7 @@ def test_a_block_within_a_block() -> None:
 
     def draw(n: int = 100) -> nn.Module:
         within = Both(Linear(n, n, 0.5), Linear(n, n, 0.7))
-        return nn.Sequential(
-            Linear(3, n, 1.0), nn.ReLU(), Both(nn.Sequential(Linear(n, n, 1.5), within), Linear(n, n, 0.4))
-        )
+        return nn.Sequential(Linear(3, n, 1.0), nn.ReLU(), Both(within, Linear(n, n, 0.4)))
 
     sampled = empirical_nngp(draw, x, tol=0.02)
     assert ((sampled.values - found.nngp) / sampled.stderr).abs().max() < 4.5
