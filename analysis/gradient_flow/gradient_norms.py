@@ -154,7 +154,8 @@ class _Walk:
         """Squares of some examples, (n, p); ``truth`` is that of the first, taken alone.
 
         They come through taps for parameters whose every use these know. A tap takes it that its first axis counts examples:
-        the first piece of a batch checks that, on its first example and on that of the largest norm. What fails is formed example by example, also in other pieces.
+        the first piece of a batch checks that, on its first example and on that of the largest norm. What fails is
+        formed example by example, also in other pieces.
         """
         taps = Taps(self.leaves, len(weights))
         loss = scalar(self.loss(inputs, target, taps), name, self.objective.name)

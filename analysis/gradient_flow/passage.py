@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from ..errors import ArgumentError, DataError, ModelStateError, NumericsError
 from ..operators.base import Operator, Plan
@@ -133,11 +132,6 @@ def take(item: Any, examples: int, part: slice) -> Any:
     return item
 
 
-def copied(inputs: Any) -> Any:
-    """The inputs with copies of all tensors: a model may work on them in place."""
-    return tree_map_only(Tensor, Tensor.clone, inputs)
-
-
 def _swapped(item: Any, new: Tensor) -> Any:
     """The nesting with another tensor in the place of its first floating-point one."""
     if isinstance(item, Tensor):
@@ -166,7 +160,6 @@ def _evaluate(
     model: nn.Module, inputs: Any, ends: list[nn.Module | None], names: tuple[str, str], switched: set[str]
 ) -> tuple[Tensor, Tensor]:
     """Source and target of one call: a leaf put in the source's place, and what became of it."""
-    inputs = copied(inputs)
     sources: list[Tensor] = []
     targets: list[Tensor | None] = []
 

@@ -16,7 +16,6 @@ from ..operators.snapshot import snapshot
 from ..spectra.probes import check_seed
 from ..spectra.results import Estimate
 from .mean_field import MeanField
-from .passage import copied
 from .propagated import LayerPropagation, SignalPropagation
 from .redraw import Redraw
 from .signals import Recorder, Site, floats
@@ -138,7 +137,7 @@ def _walk(private: nn.Module, inputs: Any, examples: int, generator: torch.Gener
     recorder = _Pairs(private)
     with recorder:
         recorder.batch(examples, torch.arange(examples), 1.0)
-        output = next(floats(call(private, copied(inputs))), None)
+        output = next(floats(call(private, inputs)), None)
     if output is None or not output.requires_grad or not output.ndim or len(output) != examples:
         remedy = "Wrap the model in a module that returns one tensor, a row for each example."
         raise LossError("output", "a floating-point tensor whose first axis counts the examples", "another", remedy)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import RandomSampler, SequentialSampler
 
 from ..errors import DataError
@@ -122,7 +123,11 @@ def _tensors(item: Any) -> Iterator[Tensor]:
 
 
 def call(model: nn.Module | Callable, inputs: Any) -> Any:
-    """``model(inputs)``, ``model(*inputs)`` for a tuple or list, ``model(**inputs)`` for a mapping."""
+    """``model(inputs)``, ``model(*inputs)`` for a tuple or list, ``model(**inputs)`` for a mapping.
+
+    The tensors are copies: a model may work on its inputs in place.
+    """
+    inputs = tree_map_only(Tensor, Tensor.clone, inputs)
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)

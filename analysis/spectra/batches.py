@@ -30,7 +30,8 @@ class Noting(Derived):
         self.noted: list[Tensor] = []
 
     def _multiply(self, vectors: Tensor) -> Tensor:
-        forms = torch.zeros(len(vectors), len(self.sizes), dtype=torch.float64, device=self.device)
+        with torch.inference_mode(False):  # it is filled outside that mode
+            forms = torch.zeros(len(vectors), len(self.sizes), dtype=torch.float64, device=self.device)
 
         def note(first: int, batch: int, products: Tensor, factor: float) -> None:
             rows = slice(first, first + len(products))

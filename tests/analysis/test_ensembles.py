@@ -103,3 +103,40 @@ def test_other_architectures_are_refused() -> None:
         Ensemble([])
     with pytest.raises(ArgumentError, match=r"networks\[0\]: expected a torch.nn.Module.*Pass a list of networks"):
         Ensemble(["net"])  # type: ignore[list-item]
+
+
+class Counting(nn.Module):
+    """Adds up how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(2, dtype=FLOAT))
+        self.register_buffer("calls", torch.zeros((), dtype=FLOAT))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return (x * self.w).sum() + self.calls
+
+
+@pytest.mark.parametrize("size", [2, 2**14], ids=["side by side", "one by one"])
+def test_buffers_that_a_call_changes_are_those_of_construction(size: int) -> None:
+    ensemble, x = Ensemble([Counting() for _ in range(3)]), torch.ones(size // 2, 2, dtype=FLOAT)
+    for _ in range(2):
+        assert ensemble.each(lambda call, theta: call(theta, x)).tolist() == [size + 1.0] * 3
+    assert ensemble.stacked["calls"].tolist() == [0.0] * 3
+    trained = Ensemble([network(seed).train() for seed in range(2)])
+    before = trained.stacked["1.running_mean"].clone()
+    trained.each(size_of)
+    assert torch.equal(trained.stacked["1.running_mean"], before)
+
+
+def size_of(call: Any, theta: dict[str, Tensor]) -> Tensor:
+    return size(call, theta)
+
+
+@pytest.mark.parametrize(
+    "measure", [lambda call, theta: size(call, theta).item(), lambda call, theta: {"a": size(call, theta), "b": 1}]
+)
+def test_measures_that_are_no_tensors_are_refused(measure: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"measure: expected .*tensors, given (float|int).*torch\.as_tensor"):
+        Ensemble(networks(2)).each(measure)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import lemmata.analysis as la
 from lemmata.analysis.errors import DataError, LossError, ModelStateError, ParameterError
@@ -340,6 +341,75 @@ def test_a_tap_that_is_wrong_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = torch.randn(6, 5, 8, dtype=FLOAT), torch.arange(6) % 3
     model = Pooled(nn.Linear(8, 4), 4).double()
     assert agree(model, CROSS_ENTROPY, x, y).formed == tuple(name for name, _ in model.named_parameters())
+
+
+class Turned(nn.Module):
+    """Its layer's first axis is time, of as many steps as there are examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x.transpose(0, 1)).tanh().transpose(0, 1).mean(1))
+
+
+def test_a_first_example_of_zeros_hides_nothing() -> None:
+    x, y = torch.randn(5, 5, 4, dtype=FLOAT), torch.arange(5) % 3
+    x[0], x[:, 0] = 0, 0  # an example, and a step that all examples share
+    assert agree(Turned().double(), CROSS_ENTROPY, x, y).formed == ("layer.weight",)
+
+
+def test_examples_that_see_those_before_them_are_refused() -> None:
+    """The first one's own gradient is right."""
+
+    class Running(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.cumsum(0))
+
+    with pytest.raises(LossError, match="depend on each other there is no gradient of one"):
+        la.gradient_norms(Running(4, 3).double(), CROSS_ENTROPY, (torch.randn(9, 4, dtype=FLOAT), torch.arange(9) % 3))
+
+
+class Differences(nn.Module):
+    """Only differences of keys between places count: where places are alike, no gradient is left but rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k, self.head = nn.Linear(64, 64, bias=False), nn.Linear(64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.k(x)
+        h = h - h.mean(1, keepdim=True)
+        weights = torch.arange(1.0, 1 + x.shape[1], dtype=x.dtype)
+        return self.head((h * x).sum(1) + x.mean(1) + (h * weights[:, None]).sum(1))
+
+
+def test_norms_that_cancel_are_numbers() -> None:
+    x, y = torch.randn(32, 1, 64).repeat(1, 8, 1), torch.randn(32, 1)
+    x[0] += torch.randn(8, 64)
+    model = Differences()
+    found = la.gradient_norms(model, nn.MSELoss(), (x, y))
+    wanted = truth(model.double(), nn.MSELoss(), x.double(), y.double()).sqrt()
+    size = float(wanted[0, 0])
+    assert not bool(found.squares.isnan().any() or (found.squares < 0).any())
+    assert torch.allclose(found.squares.sqrt(), wanted, rtol=1e-3, atol=3e-3 * size)
+
+
+@pytest.mark.parametrize("params", ["*", "last.*"])
+def test_checkpoints_are_formed(params: str) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(checkpoint(lambda z: self.first(z).tanh(), x, use_reentrant=False))
+
+    model, x, y = Checkpointed().double(), torch.randn(5, 4, dtype=FLOAT), torch.arange(5) % 3
+    found = la.gradient_norms(model, CROSS_ENTROPY, (x, y), params)
+    wanted = truth(model, CROSS_ENTROPY, x, y)
+    assert torch.allclose(found.squares, wanted if params == "*" else wanted[:, 2:], rtol=1e-12)
 
 
 # ---------------------------------------------------------------- the result

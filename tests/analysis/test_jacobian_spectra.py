@@ -6,6 +6,7 @@ import copy
 import json
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -234,3 +235,106 @@ def test_records_and_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jacobians, "_OPERATIONS", 0)
     few = jacobian_spectrum(network([8, 9, 8]), drawn(3, 8))
     assert len(few.plot().containers) == 1 and few.isometry().share is None
+
+
+class Running(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(0)
+
+
+class TimeFirst(nn.Module):
+    """Recurrent over the first axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.RNN(3, 4).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell(x)[0]
+
+
+class Mixing(nn.Module):
+    """Examples see the one a step before, backwards or forwards."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.roll(self.step, 0)
+
+
+@pytest.mark.parametrize("model", [Running(), TimeFirst(), Mixing(2), Mixing(1), Mixing(-1)])
+def test_no_example_may_see_those_before_or_after_it(model: nn.Module) -> None:
+    x = drawn(6, 2, 3) if isinstance(model, TimeFirst) else drawn(4, 3)
+    with pytest.raises(ModelStateError, match=r"see each other.*batch_first=True"):
+        jacobian_spectrum(model, x)
+    with pytest.raises(ModelStateError, match="see each other"):
+        jacobian_spectrum(model, x[:3])
+
+
+class Turned(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4).double(), nn.Linear(4, 4).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x.transpose(0, 1))))
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4).double()
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return (mask.to(x.dtype) @ self.layer(x)).tanh()
+
+
+@pytest.mark.parametrize("places", [3, 5])
+def test_inputs_whose_first_axis_is_time_cannot_be_cut(places: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = Turned(), drawn(places, 5, 4)
+    assert len(jacobian_spectrum(model, x, "first").values) == 5
+    monkeypatch.setattr(jacobians, "_ENTRIES", 2 * (4 * places) ** 2)
+    with pytest.raises(DataError, match=r"inputs.*first axis.*batch_first=True"):
+        jacobian_spectrum(model, x, "first")
+
+
+def test_a_mask_with_as_many_rows_as_examples_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, mask = Masked(), torch.ones(5, 5, dtype=torch.long).tril()
+    whole = jacobian_spectrum(model, (drawn(4, 5, 4), mask))
+    monkeypatch.setattr(jacobians, "_ENTRIES", 2 * 400)
+    assert torch.allclose(jacobian_spectrum(model, (drawn(4, 5, 4), mask)).values, whole.values, rtol=1e-12)
+    with pytest.raises(DataError, match=r"inputs.*holds the rest, such as a mask"):
+        jacobian_spectrum(model, (drawn(5, 5, 4), mask))
+
+
+def test_inputs_changed_in_place_stay_the_users() -> None:
+    model, x = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3)).double(), drawn(4, 3)
+    before = x.clone()
+    found = jacobian_spectrum(model, x)
+    assert torch.equal(x, before)
+    slopes = model[1].weight.detach() * (before[0] > 0)
+    assert np.allclose(found.values[0], np.linalg.svd(slopes.numpy(), compute_uv=False))
+
+
+class Pair(NamedTuple):
+    x: Tensor
+    shift: Tensor
+
+
+class Shifted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2).double()
+
+    def forward(self, pair: Pair) -> Tensor:
+        return self.layer(pair.x.sin() * pair.shift[:, None])
+
+
+def test_named_tuples_are_cut_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Shifted()
+    given = {"pair": Pair(drawn(4, 3), torch.arange(1, 5))}
+    whole = jacobian_spectrum(model, given)
+    monkeypatch.setattr(jacobians, "_ENTRIES", 6)
+    assert torch.allclose(jacobian_spectrum(model, given).values, whole.values, rtol=1e-12)

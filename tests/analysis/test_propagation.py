@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lemmata.analysis import LemmataError
 from lemmata.analysis.errors import ArgumentError, DataError, LossError, ModelStateError, NumericsError, ParameterError
 from lemmata.analysis.gradient_flow import MeanField, SignalPropagation, signal_propagation
+from lemmata.analysis.gradient_flow.redraw import Redraw
 
 
 def inputs(n: int, correlation: float = 0.6, pairs: int = 1, scale: float = 1.0) -> Tensor:
@@ -228,3 +229,53 @@ def test_records_tables_and_plots() -> None:
     assert "0 (Linear)" in repr(found) and "layers [" in repr(found)
     ax = found.plot()
     assert len(ax.containers) == 3 and len([line for line in ax.lines if line.get_marker() == "None"]) >= 3
+
+
+def test_inputs_changed_in_place_stay_the_users() -> None:
+    """Doubled in each draw, they would grow by 2¹⁶."""
+
+    class Doubling(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mul_(2)
+
+    body, x = network(6, 3, nn.Tanh), inputs(6)
+    before = x.clone()
+    found = signal_propagation(nn.Sequential(Doubling(), body), x, 16, tol=0.0)
+    assert torch.equal(x, before)
+    plain = signal_propagation(nn.Sequential(nn.Identity(), body), 2 * x, 16, tol=0.0)
+    assert found["1.0"].signal.value == pytest.approx(plain["1.0"].signal.value, rel=1e-12)
+
+
+def test_a_weight_that_is_not_drawn_is_named() -> None:
+    model = network(4, 4, nn.Tanh)
+
+    def some(module: nn.Module) -> None:
+        if module is not copied[0] and isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight)
+
+    copied: list[nn.Module] = []
+
+    def first(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear) and not copied:
+            copied.append(module)
+        some(module)
+
+    with pytest.raises(ArgumentError, match=r"initialise: .*leaves 0\.weight.*in place"):
+        signal_propagation(model, inputs(4), 16, first)
+    zeros = network(4, 4, nn.Tanh)
+    nn.init.zeros_(zeros[2].weight)
+    redraw = Redraw(zeros, lambda m: isinstance(m, nn.Linear) and nn.init.zeros_(m.weight))
+    redraw(0)
+    redraw.check()  # written, though nothing changed
+
+
+def test_draws_touch_no_accelerator_that_they_do_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    layer, other = nn.Linear(3, 3), nn.Linear(3, 3)
+    Redraw(layer, None)(5)
+    assert not seeds
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(5)
+        other.reset_parameters()
+    assert torch.equal(layer.weight, other.weight)

@@ -262,10 +262,13 @@ def test_data_that_change_between_passes_are_noticed() -> None:
     with pytest.raises(DataError, match="same batches on every pass.*augmentation"):
         H @ torch.ones(H.shape[0], dtype=FLOAT)
     X, y = batch()
-    H = la.Hessian(small(), F.cross_entropy, (X, y))
-    X.mul_(2)
+    H, ones = la.Hessian(small(), F.cross_entropy, (X, y)), torch.ones(43, dtype=FLOAT)
+    before = H @ ones
+    X.mul_(2)  # the graph has copies of inputs
+    assert torch.equal(H @ ones, before)
+    y.zero_()
     with pytest.raises(DataError, match="inplace operation.*again"):
-        H @ torch.ones(H.shape[0], dtype=FLOAT)
+        H @ ones
 
 
 def test_held_bytes_count_what_grows_with_the_batch_and_are_freed() -> None:
@@ -301,3 +304,18 @@ def test_a_compiled_model_is_unwrapped() -> None:
     H = la.Hessian(compiled, F.cross_entropy, data)
     assert H.layout.names[0] == "0.weight"
     assert close(H.dense(), la.Hessian(model, F.cross_entropy, data).dense())
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["called outside", "called inside"])
+def test_tensors_of_inference_mode(inside: bool) -> None:
+    """No graph may keep them; their values are those of any others."""
+    model, loss = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double(), nn.CrossEntropyLoss()
+    with torch.inference_mode():
+        X, labels = torch.arange(18.0, dtype=torch.float64).reshape(6, 3).cos(), torch.arange(6) % 2
+    truth = la.trace(la.Hessian(model, loss, (torch.tensor(X.tolist()).double(), torch.arange(6) % 2)))
+    with torch.inference_mode(inside):
+        found = la.trace(la.Hessian(model, loss, (X, labels)))
+        again = la.Hessian(model, loss, (X, labels), memory_cap=0).dense().trace()
+        exact = la.trace(la.GGN(model, loss, (X, labels)))
+    assert found.value == pytest.approx(truth.value, rel=1e-6)
+    assert float(again) == pytest.approx(truth.value, rel=0.3) and exact.method == "per-example gradients"

@@ -54,3 +54,33 @@ def test_the_kernel_is_that_of_the_jacobian() -> None:
     slope = (ends[0] - ends[1]) / (2 * h)
     assert float((J @ v - slope).norm()) <= 1e-7 * float(slope.norm())
     assert float((kernel(model) - J @ J.T).norm()) <= 1e-12 * float((J @ J.T).norm())
+
+
+class Doubling(nn.Module):
+    """Changes what it is given."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.inplace, self.layer = inplace, nn.Linear(16, 2, dtype=FLOAT)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        return self.layer(x.mul_(2) if self.inplace else 2 * x)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        kernel,
+        lambda model: la.Hessian(model, LOSS, (X, CLASSES)).dense(),
+        lambda model: la.GGN(model, LOSS, (X, CLASSES), memory_cap=0).dense(),
+        lambda model: la.Jacobian(model, X).dense(),
+    ],
+    ids=["NTK", "Hessian", "GGN without graphs", "Jacobian"],
+)
+def test_inputs_changed_in_place_stay_the_users(measure) -> None:  # type: ignore[no-untyped-def]
+    before, model, plain = X.clone(), Doubling(True), Doubling(False)
+    plain.load_state_dict(model.state_dict())
+    found = measure(model)
+    assert torch.equal(X, before)
+    torch.testing.assert_close(found, measure(plain))

@@ -147,3 +147,43 @@ class Scaled(nn.Module):
 
     def forward(self, x, scale):
         return scale * self.layer(x)
+
+
+class Running(nn.Module):
+    """Each example sees those before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x)).cumsum(0)
+
+
+@pytest.mark.parametrize("examples", [2, 5])
+def test_examples_that_see_those_before_them_are_not_taken_apart(examples):
+    x = torch.randn(examples, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    K = la.NTK(seeded(Running), x)
+    assert ntk._by_layers(K.jacobian) is None
+    torch.testing.assert_close(K.dense(), K.jacobian.dense() @ K.jacobian.dense().T)
+
+
+@pytest.mark.parametrize("places", [1, 4])
+def test_layers_without_slopes_add_nothing(places):
+    """A head of zeros lets no slope through to the layers before it."""
+    layers = nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Flatten(), nn.Linear(4 * places, 2)
+    model = seeded(lambda: nn.Sequential(*layers))
+    nn.init.zeros_(model[-1].weight)
+    x = torch.randn(5, places, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    K = la.NTK(model, x)
+    J = K.jacobian.dense()
+    torch.testing.assert_close(ntk._by_layers(K.jacobian), J @ J.T)
+    torch.testing.assert_close(K.dense().diagonal(), J.square().sum(1))
+    assert float(K.dense().diagonal().min()) >= 1.0  # the head's bias alone
+
+
+def test_the_halves_do_not_depend_on_the_default_device():
+    K = la.NTK(network(), inputs())
+    truth = K.dense()
+    with torch.device("meta"):
+        torch.testing.assert_close(K.dense(), truth)

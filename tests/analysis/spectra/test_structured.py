@@ -196,3 +196,55 @@ def test_a_later_batch_without_structure_sends_all_to_the_probes() -> None:
     bent = Wrapped(run, a=nn.Linear(5, 4), b=nn.Linear(4, 3))
     G = la.GGN(bent.double(), CE, [(X[:4], LABELS[:4]), (X[4:], LABELS[4:])])
     assert trace(G, 0.2).method != EXACT
+
+
+def test_no_small_curvature_of_the_loss_is_taken_for_rounding() -> None:
+    """Two classes of 128 are likely, the rest as rare as 10⁻⁴: E‖(x, 1)‖² (1 − Σp²) has a part from each."""
+    p = torch.full((128,), 7e-5)
+    p[0], p[1] = 0.5, 0.5 - 126 * 7e-5
+    model, X, labels = nn.Linear(3, 128), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
+    nn.init.zeros_(model.weight)
+    model.bias.data = p.log()
+    exact = p.double() / p.double().sum()
+    squares = X.double().square().mean(0)
+    truth = float((squares.sum() + 1) * (1 - exact.square().sum()))
+    for kind in (la.GGN, la.Hessian):
+        found = trace(kind(model, CE, (X, labels)))
+        assert found.method == EXACT and found.value == pytest.approx(truth, rel=1e-5)
+    G = la.GGN(model, CE, (X, labels))
+    rows = torch.cat([(exact * (1 - exact))[:, None] * squares, (exact * (1 - exact))[:, None]], 1)
+    entries = torch.cat([rows[:, :3].reshape(-1), rows[:, 3]])
+    assert torch.allclose(diagonal(G).values.double(), entries, rtol=1e-4)
+    features = torch.cat([X.double(), torch.ones(8, 1).double()], 1)
+    middle = torch.linalg.eigvalsh(exact.diag() - exact.outer(exact))[1:]
+    values = (
+        torch.outer(middle, torch.linalg.eigvalsh(features.T @ features / 8)).reshape(-1).sort(descending=True).values
+    )
+    assert torch.allclose(gram_spectrum(G)[: 127 * 4], values, rtol=5e-3, atol=0)  # the last is 10⁻⁵ of the first
+
+
+class Growing:
+    """Data that every pass finds changed, as random augmentations do."""
+
+    passes = 0
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        self.passes += 1
+        yield X * self.passes, LABELS
+
+
+@pytest.mark.parametrize("kind", [la.GGN, la.Hessian])
+def test_other_data_than_the_operator_has_is_no_exact_trace(kind: Any) -> None:
+    H = kind(mlp(nn.ReLU()).double(), CE, Growing())  # its graphs are kept
+    found, truth = trace(H, 0.02), np.trace(H.dense().numpy())
+    low, high = found.interval(0.9999)
+    assert found.method != EXACT and low <= truth <= high
+
+
+@pytest.mark.parametrize("examples", [2, 9])
+def test_examples_that_see_those_before_them_are_not_taken_apart(examples: int) -> None:
+    model = Wrapped(lambda x, net: torch.tanh(net(x)).cumsum(0), net=nn.Linear(5, 3)).double()
+    G = la.GGN(model, MSE, (X[:examples], torch.zeros(examples, 3).double()))
+    found = trace(G, 0.02)
+    low, high = found.interval(0.9999)
+    assert found.method != EXACT and low <= np.trace(G.dense().numpy()) <= high
