@@ -22,7 +22,7 @@ def mode_strength(times: Sequence[float] | np.ndarray, strength: float, start: f
     the target: each of the L factors has the singular value :math:`a^{1/L}` in the mode, the target has s.
 
     Args:
-        times: (n,), none negative, in units in which a single layer learns as :math:`e^{-t}`.
+        times: of any shape and order, none negative, in units in which a single layer learns as :math:`e^{-t}`.
         strength: s > 0. start: a₀ in (0, s). depth: L ≥ 1, the number of factors.
 
     Cost: none for one and two layers; for more, an integration of ln a/(s − a), right to about 10⁻¹⁰.
@@ -44,20 +44,19 @@ def mode_strength(times: Sequence[float] | np.ndarray, strength: float, start: f
         return strength - (strength - start) * np.exp(-t)
     if depth == 2:
         return strength / (1 + (strength / start - 1) * np.exp(-2 * strength * t))
-    order, rate = np.argsort(t), depth * strength ** (2 - 2 / depth)
+    distinct, place = np.unique(t, return_inverse=True)
+    rate = depth * strength ** (2 - 2 / depth)
     span = float(t.max(initial=0.0)) or 1.0
     path = solve_ivp(  # in z = ln a/(s − a), for which it has no stiff part
         lambda _, z: rate * expit(z) ** (1 - 2 / depth),
         (0.0, span),
         [np.log(start / (strength - start))],
         "DOP853",
-        t_eval=t[order],
+        t_eval=distinct,
         rtol=1e-12,
         atol=1e-12,
     )
-    found = np.empty(len(t))
-    found[order] = strength * expit(path.y[0])
-    return found
+    return np.asarray(strength * expit(path.y[0]))[place].reshape(t.shape)
 
 
 def mode_time(strength: float, start: float, end: float, depth: int = 2) -> float:

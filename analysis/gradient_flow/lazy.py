@@ -122,7 +122,8 @@ def lazy_rich(
 
     The intervals say what N other inputs from the same source would have given: a jackknife over inputs, for the kernel
     over its rows and columns together. Under ``batch_stats="batch"`` inputs see each other, no error over them is known,
-    and the intervals are infinite.
+    and the intervals are infinite. They are widened by what rounding in the networks' dtype may do: a movement of the
+    outputs that is small beside the outputs themselves needs ``dtype=torch.float64``.
 
     Cost: for each network the kernel on the inputs, with M outputs in all (see :class:`~lemmata.analysis.NTK`); memory
     for three (M, M) matrices.
@@ -166,10 +167,12 @@ def lazy_rich(
         )
     gaps, moves = (_by_input(part) for part in (f_t - f_0 - (J @ (end - start)).view_as(f_0), f_t - f_0))
     seen = J.batch_stats != "batch"
-    change, distance = _kernels(first.dense(), last.dense(), len(f_0), seen, tol, level)
+    change, distance = _kernels(first.dense(), last.dense(), len(f_0), seen, tol, level, f_0.dtype)
     squares = torch.stack([gaps, moves]).square()
     whole = squares.sum(1)
-    gap = _estimate(_share(*whole), _share(*(whole[:, None] - squares)), seen, tol, level)
+    rounding = torch.finfo(f_0.dtype).eps * float(torch.stack([f_0, f_t]).double().norm())  # of f_t − f_0
+    bias = rounding / float(whole[1].sqrt()) if whole[1] > 0 else inf
+    gap = _estimate(_share(*whole), _share(*(whole[:, None] - squares)), seen, tol, level, bias)
     size = float(start.double().norm())
     moved = float((end - start).double().norm())
     return LazyRich(change, distance, gap, moved / size if size else inf, gaps, moves, level)
@@ -199,7 +202,7 @@ def _parameters(first: Jacobian, last: Jacobian) -> tuple[Tensor, Tensor]:
 
 
 def _kernels(
-    first: Tensor, last: Tensor, inputs: int, seen: bool, tol: float, level: float
+    first: Tensor, last: Tensor, inputs: int, seen: bool, tol: float, level: float, dtype: torch.dtype
 ) -> tuple[Estimate, Estimate]:
     """The kernel's relative change and its distance in shape, with their errors."""
     squares = torch.stack([_by_pair(part, inputs) for part in (last - first, first, last)])  # (3, N, N)
@@ -208,8 +211,11 @@ def _kernels(
         remedy = "Look for dead units or outputs that do not depend on the chosen parameters."
         raise DataError("inputs", "a kernel that is not zero, before and after", "one that is", remedy)
     left = whole[:, None] - 2 * squares.sum(2) + squares.diagonal(dim1=1, dim2=2)
-    change = _estimate(_share(*whole[:2]), _share(*left[:2]), seen, tol, level)
-    return change, _estimate(_bent(*whole), _bent(*left), seen, tol, level)
+    ratio, bent = _share(*whole[:2]), _bent(*whole)
+    off = 2 * torch.finfo(dtype).eps * (1 + float((whole[2] / whole[1]).sqrt()))  # what rounding makes of no change
+    change = _estimate(ratio, _share(*left[:2]), seen, tol, level, off)
+    off *= (2 * float(bent)) ** 0.5 + off / 2  # the distance is half the square of a change of direction
+    return change, _estimate(bent, _bent(*left), seen, tol, level, off)
 
 
 def _bent(moved: Tensor, first: Tensor, last: Tensor) -> Tensor:
@@ -233,8 +239,8 @@ def _by_pair(kernel: Tensor, inputs: int) -> Tensor:
     return kernel.view(inputs, each, inputs, each).double().square().sum((1, 3)).cpu()
 
 
-def _estimate(whole: Tensor, left_out: Tensor, seen: bool, tol: float, level: float) -> Estimate:
+def _estimate(whole: Tensor, left_out: Tensor, seen: bool, tol: float, level: float, bias: float) -> Estimate:
     value, n = float(whole), len(left_out)
     stderr = jackknife(value, left_out, torch.ones_like(left_out)) if seen else inf
-    met = _quantile(level, n - 1) * stderr <= tol * max(value, LAZY)
-    return Estimate(value, stderr, n - 1, None, 0, 0, "jackknife over inputs", met)
+    met = _quantile(level, n - 1) * stderr + bias <= tol * max(value, LAZY)
+    return Estimate(value, stderr, n - 1, None, 0, 0, "jackknife over inputs", met, bias)

@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from ..errors import ArgumentError, DataError, NumericsError
-from ..operators.data import Batches
+from ..operators.data import _is_batch
 from ..operators.layout import Selection
 from ..operators.ntk import NTK
-from ..operators.snapshot import scalar
+from .held_out import kernel_across
+from .output_loss import OutputLoss
 from .training_curve import TrainingCurve
 
-_SIZES = (1.0, 10.0, 1000.0)  # of the displacements at which a loss must look quadratic
+_EPS = torch.finfo(torch.float64).eps
+_MOST = 20_000  # evaluations of one integration; a smooth loss takes a thousand or two
 
 
 class LinearisedTraining:
@@ -39,13 +40,16 @@ class LinearisedTraining:
     does not move: an infinitely wide one in the tangent-kernel parametrisation, or a lazy one.
 
     Args:
-        model, loss, data, params, dtype, batch_stats: as for :class:`~lemmata.analysis.Hessian`; ``data`` is one batch
-            ``(inputs, target)``, and ``loss(output, target)`` a scalar.
-        held_out: inputs without targets on which to predict too, shaped like the training inputs.
+        model, loss, data, params, batch_stats: as for :class:`~lemmata.analysis.Hessian`; ``data`` is one batch
+            ``(inputs, target)``, and ``loss(output, target)`` a scalar. Outputs and floating targets reach it in float64.
+        held_out: inputs without targets on which to predict too, shaped like the training inputs. A tensor that has no row
+            for each example is shared by all of them and must be the same in both.
+        dtype: in which outputs and kernel are computed, on a cast copy; None for the model's own. The small eigenvalues,
+            which late times depend on, drown in the rounding of float32.
 
     Attributes:
         start: f_0, shaped like the output. kernel: Θ, (M, M), M its entries. cross: Θ_xX, (m', M), or None.
-        eigenvalues: of Θ, descending, (M,); those below M ε of the first are zero: the outputs cannot move along them.
+        eigenvalues: of Θ, descending, (M,); those below M ε of the first, ε of ``dtype``, are zero: they count as unmoved.
         curvature: c; None for a loss that is not quadratic in this sense. It is found by measuring the loss's gradient.
         All float64, on the model's device.
 
@@ -54,8 +58,12 @@ class LinearisedTraining:
 
     Assumptions: full-batch training, a fixed rate. One rate for all parameters: Θ is that of their plain gradient.
 
+    Accuracy: a curve's ``error`` adds up, to first order and for a convex loss, what rounding by √M ε λ₁ of Θ does to the
+    outputs, what modes below M ε λ₁ might have moved (unless they are zero for want of parameters), ε ‖f_0‖, and the
+    error of the integration. Late times of an ill-conditioned kernel are therefore not converged.
+
     Errors: ``DataError`` for data that is no single batch, or held-out inputs that change the outputs of the others;
-    ``LossError`` for a loss that is no finite scalar; those of the Jacobian.
+    ``LossError`` for a loss that is no finite scalar or has no slope in the outputs; those of the Jacobian.
 
     Source: Jacot, Gabriel & Hongler 2018, Neural tangent kernel; Lee et al. 2019, Wide neural networks of any depth evolve
     as linear models under gradient descent.
@@ -81,33 +89,32 @@ class LinearisedTraining:
         data: Any,
         held_out: Any = None,
         params: Selection = "*",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | None = torch.float64,
         batch_stats: str | None = None,
     ) -> None:
         inputs, target = _only_batch(data)
         options = (params, dtype, batch_stats)
         own = NTK(model, inputs, *options)
         J = own.jacobian
-        ((_, target),) = Batches([(inputs, target)], J.dtype, J.device, cast=dtype is not None)
-        self._loss, self._target, self._dtype = loss, target, J.dtype
+        self._loss, self._eps = OutputLoss(loss, target, J.device), torch.finfo(J.dtype).eps
         self.start, self.kernel = J.output.double(), own.dense().double()
         self.cross, self._held = None, None
         if held_out is not None:
-            self.cross, self._held = _across(model, inputs, held_out, J.output, options)
-        self._gradient = self._value_and_gradient(self.start)[1]
-        self.curvature = self._curved()
-        self._decompose(J.dtype)
+            self.cross, self._held = kernel_across(model, inputs, held_out, J.output, options)
+        self._gradient = self._loss.gradient(self.start)
+        self.curvature = self._loss.curvature(self.start)
+        self._decompose(J.shape[1])
 
-    def _decompose(self, dtype: torch.dtype) -> None:
-        """Θ = UΛUᵀ: its eigenvalues, and U√Λ without the modes that cannot move."""
+    def _decompose(self, parameters: int) -> None:
+        """Θ = UΛUᵀ: its eigenvalues, U√Λ without the modes that count as unmoved, and those that rounding may hide."""
         values, vectors = torch.linalg.eigh((self.kernel + self.kernel.T) / 2)
-        floor = len(values) * torch.finfo(dtype).eps * float(values[-1].clamp(min=0))
-        self.eigenvalues, vectors = torch.where(values > floor, values, 0.0).flip(0), vectors.flip(1)
+        unit = self._eps * float(values[-1].clamp(min=0))
+        self._floor, self._slack = len(values) * unit, len(values) ** 0.5 * unit
+        self.eigenvalues, vectors = torch.where(values > self._floor, values, 0.0).flip(0), vectors.flip(1)
         rank = int((self.eigenvalues > 0).sum())
+        self._hidden = vectors[:, rank:] if 0 < rank < min(len(values), parameters) else vectors[:, :0]
         self._stretch, vectors = self.eigenvalues[:rank], vectors[:, :rank]
         self._basis = vectors * self._stretch.sqrt()  # U√Λ, what the outputs do; (Θ_xX) U/√Λ the held-out ones
-        defect = (self.kernel - self._basis @ self._basis.T).norm() / self.kernel.norm()
-        self._defect = float(defect) if rank else 0.0
         if self.cross is not None:
             self._across = self.cross @ (vectors / self._stretch.sqrt())
 
@@ -121,19 +128,25 @@ class LinearisedTraining:
         r"""Gradient flow :math:`\dot\theta = -\nabla L` of the linearised model at the given times.
 
         Closed for the squared error, where a time may be inf: kernel regression, with the smallest change of the
-        parameters. Any other loss is integrated by LSODA to a tenth of ``tol`` and again to a hundredth; the error is the
-        gap between the two. Cost: a product with Θ for each evaluation.
+        parameters. Any other loss is integrated by LSODA to a tenth of ``tol`` and again to a hundredth; the gap between
+        the two is part of the error. Cost: a product with Θ for each evaluation, of at most 20 000 in one integration.
 
         Errors: ``ArgumentError`` for times that do not ascend from 0, or inf where there is no closed form;
-        ``NumericsError`` where the integration fails.
+        ``NumericsError`` where the integration fails or takes too many evaluations, as it does for a loss with kinks.
         """
+        times = [float(t) for t in times]
         _ascending("times", times, self.curvature is not None)
         if self.curvature is not None:
-            decay = self.curvature * self._stretch * self.start.new_tensor(times)[:, None]
-            return self._curve(times, self._modes(-torch.expm1(-decay)), "closed form", self._defect, tol)
+            t, c = self.start.new_tensor(times)[:, None], self.curvature
+
+            def share(eigenvalues: Tensor) -> Tensor:
+                return -torch.expm1(-c * eigenvalues * t)
+
+            return self._curve(times, self._modes(share(self._stretch)), "closed form", self._uncertain(share), tol)
         rough, fine = (self._integrate(times, scale * tol) for scale in (0.1, 0.01))
         gap, moved = (float((path @ self._basis.T).norm(dim=1).max()) for path in (rough - fine, fine))
-        return self._curve(times, fine, "LSODA", gap / moved if moved else 0.0, tol)
+        error = (gap + self._rounding(fine, times[-1])) / moved if moved else 0.0
+        return self._curve(times, fine, "LSODA", error, tol)
 
     def descent(self, steps: Sequence[int], rate: float, momentum: float = 0.0) -> TrainingCurve:
         r"""Gradient descent on the linearised model: the outputs after the given numbers of steps.
@@ -154,18 +167,46 @@ class LinearisedTraining:
         if not 0 <= momentum < 1:
             raise ArgumentError("momentum", "a number in [0, 1)", repr(momentum), "Leave momentum out for none.")
         if self.curvature is not None:
-            path = self._modes(self._powers(steps, rate, momentum))
-            return self._curve(steps, path, "closed form of steps", self._defect, 1e-6)
-        rounding = torch.finfo(torch.float64).eps * (len(self.kernel) * max(1, steps[-1])) ** 0.5
-        return self._curve(steps, self._iterate(steps, rate, momentum), "steps", rounding, 1e-6)
+
+            def share(eigenvalues: Tensor) -> Tensor:
+                return self._powers(eigenvalues, steps, rate, momentum)
+
+            path = self._modes(share(self._stretch))
+            return self._curve(steps, path, "closed form of steps", self._uncertain(share), 1e-6)
+        path = self._iterate(steps, rate, momentum)
+        moved = float((path @ self._basis.T).norm(dim=1).max())
+        error = self._rounding(path, rate * steps[-1] / (1 - momentum)) / moved if moved else 0.0
+        error += _EPS * (len(self.kernel) * max(1, steps[-1])) ** 0.5
+        return self._curve(steps, path, "steps", error, 1e-6)
 
     def _modes(self, share: Tensor) -> Tensor:
         """The path of a quadratic loss, (T, r), from the share of its way to y that each mode has gone."""
         return share * (self._basis.T @ self._gradient.flatten()) / ((self.curvature or 1.0) * self._stretch)
 
-    def _powers(self, steps: Sequence[int], rate: float, momentum: float) -> Tensor:
+    def _uncertain(self, share: Callable[[Tensor], Tensor]) -> float:
+        """The error of a closed form, relative to the movement: rounding of Θ and of f_0, and modes that it hides."""
+        stretch, gradient, c = self._stretch, self._gradient.flatten(), self.curvature or 1.0
+        way = self._basis.T @ gradient / (c * stretch.sqrt())
+        turned = share(stretch + self._slack) - share((stretch - self._slack).clamp(min=0))
+        wrong, moved = (float((part * way).norm(dim=1).max()) for part in (turned, share(stretch)))
+        if self._hidden.shape[1]:
+            most = share(stretch.new_tensor([self._floor + self._slack])).abs().max()
+            wrong += float(most * (self._hidden.T @ gradient).norm() / c)
+        wrong += self._eps * float(self.start.norm())
+        return wrong / moved + _EPS * len(self.kernel) ** 0.5 if moved else 0.0
+
+    def _rounding(self, path: Tensor, span: float) -> float:
+        """The error of any other path, in the outputs: what rounding moves along q = ∫∇L, and modes that it hides."""
+        wrong = self._slack * float((path / self._stretch.sqrt()).norm(dim=1).max())
+        if self._hidden.shape[1]:
+            slopes = [self._gradient, *(self._loss(f)[1] for f in self._outputs(path))]
+            steepest = max(float((self._hidden.T @ slope.flatten()).norm()) for slope in slopes)
+            wrong += (self._floor + self._slack) * span * steepest
+        return wrong + self._eps * float(self.start.norm())
+
+    def _powers(self, eigenvalues: Tensor, steps: Sequence[int], rate: float, momentum: float) -> Tensor:
         """The share of its way that each mode has gone after k steps: powers of what maps (1 − share, ηv)."""
-        z = rate * (self.curvature or 0.0) * self._stretch
+        z = rate * (self.curvature or 0.0) * eigenvalues
         one = torch.stack([torch.stack([1 - z, -momentum + 0 * z], -1), torch.stack([z, momentum + 0 * z], -1)], -2)
         return torch.stack([1 - torch.linalg.matrix_power(one, k)[:, 0, 0] for k in steps])
 
@@ -176,41 +217,19 @@ class LinearisedTraining:
     def _curve(self, times: Sequence[float], path: Tensor, method: str, error: float, tol: float) -> TrainingCurve:
         """The curve from s(t), (T, r): the parameters' displacement in an orthonormal basis of the rows of J."""
         outputs, held = self._outputs(path), None
-        if not bool(outputs.isfinite().all()):
+        losses = torch.stack([self._loss(f)[0] for f in outputs])
+        if not bool(outputs.isfinite().all() and losses.isfinite().all()):
             remedy = f"Stay below 2 (1 + μ) / (c λ₁), λ₁ = {float(self.eigenvalues[0]):.4g}, c = {self.curvature}."
             raise NumericsError("rate", "steps that stay finite", f"outputs that overflow by {times[-1]}", remedy)
         if self._held is not None:
             held = (self._held - (path @ self._across.T).view(len(path), *self._held.shape)).cpu()
-        losses = torch.stack([self._value_and_gradient(f)[0] for f in outputs])
         at = torch.tensor([float(t) for t in times], dtype=torch.float64, device="cpu")
         travel = path.norm(dim=1).cpu()
         return TrainingCurve(at, outputs.cpu(), losses.cpu(), held, travel, method, error, error <= tol)
 
-    def _value_and_gradient(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.inference_mode(False), torch.enable_grad():
-            leaf = output.detach().to(self._dtype).clone().requires_grad_()
-            value = scalar(self._loss(leaf, self._target), "data", "loss")
-            (gradient,) = torch.autograd.grad(value, leaf)
-        return value.detach().double(), gradient.double()
-
-    def _curved(self) -> float | None:
-        """The c where the loss has the Hessian c I in the outputs, as far as its gradient shows; else None."""
-        draws = torch.Generator().manual_seed(0)
-        found = []
-        for size in _SIZES:
-            d = torch.randn(self.start.shape, generator=draws, dtype=torch.float64, device="cpu").to(self.start.device)
-            d = d * size * float(self.start.norm().clamp(min=1.0) / d.norm())
-            bent = self._value_and_gradient(self.start + d)[1] - self._gradient
-            c = float((bent * d).sum() / (d * d).sum())
-            slack = 1e3 * torch.finfo(self._dtype).eps * (float(self._gradient.norm()) + abs(c) * float(d.norm()))
-            if not c > 0 or not float((bent - c * d).norm()) <= slack:
-                return None
-            found.append(c)
-        return found[-1] if max(found) - min(found) <= 1e3 * torch.finfo(self._dtype).eps * max(found) else None
-
     def _slope(self, path: Tensor) -> Tensor:
         """√Λ Uᵀ∇_f L, (r,): how training moves s, which the outputs fall with."""
-        return self._basis.T @ self._value_and_gradient(self._outputs(path))[1].flatten()
+        return self._basis.T @ self._loss(self._outputs(path))[1].flatten()
 
     def _integrate(self, times: Sequence[float], tol: float) -> Tensor:
         """s(t), (T, r), by LSODA; a displacement counts once it moves an output by tol of the larger of its start and 1."""
@@ -219,15 +238,25 @@ class LinearisedTraining:
             return self.start.new_zeros(len(times), len(self._stretch))
         least = tol * max(1.0, float(self.start.abs().max())) / float(self._stretch[0]) ** 0.5
 
-        def speed(t: float, s: np.ndarray) -> np.ndarray:
-            return self._slope(torch.from_numpy(s).to(device)).cpu().numpy()
+        evaluations = 0
 
+        def speed(t: float, s: np.ndarray) -> np.ndarray:
+            nonlocal evaluations
+            evaluations += 1
+            slope = self._slope(torch.from_numpy(s).to(device)).cpu().numpy()
+            if evaluations > _MOST or not np.isfinite(slope).all():
+                given = f"a slope of {slope.max()}" if evaluations <= _MOST else f"more than {_MOST} by t = {t:.4g}"
+                remedy = "Ask for a larger tol or earlier times, smooth the loss, or use descent."
+                raise NumericsError("times", "finite slopes at a bounded number of evaluations", given, remedy)
+            return slope
+
+        distinct, place = np.unique(np.array(times), return_inverse=True)
         begin = np.zeros(len(self._stretch))
-        found = solve_ivp(speed, (0.0, last), begin, "LSODA", t_eval=list(times), rtol=tol, atol=least)
+        found = solve_ivp(speed, (0.0, last), begin, "LSODA", t_eval=distinct, rtol=tol, atol=least)
         if not found.success:
             remedy = "Ask for a larger tol or earlier times, or use descent."
             raise NumericsError("times", "an integration that reaches the last", found.message, remedy)
-        return torch.from_numpy(found.y.T.copy()).to(device)
+        return torch.from_numpy(found.y.T[place.ravel()]).to(device)
 
     def _iterate(self, steps: Sequence[int], rate: float, momentum: float) -> Tensor:
         """The path s after the given numbers of steps, (T, r), each taken."""
@@ -242,48 +271,13 @@ class LinearisedTraining:
 
 
 def _only_batch(data: Any) -> tuple[Any, Any]:
-    if isinstance(data, tuple | list) and len(data) == 1:
-        data = data[0]
-    if not isinstance(data, tuple | list) or len(data) != 2:
+    alone = isinstance(data, tuple | list) and len(data) == 1
+    batch = data[0] if alone else data
+    if not _is_batch(batch) and not (alone and isinstance(batch, tuple | list) and len(batch) == 2):
         given = f"{type(data).__name__} of {len(data)}" if hasattr(data, "__len__") else type(data).__name__
         remedy = "Full-batch training needs all examples at once: pass one batch, the tensors joined."
         raise DataError("data", "one batch (inputs, target)", given, remedy)
-    return data[0], data[1]
-
-
-def _across(model: nn.Module, inputs: Any, others: Any, output: Tensor, options: Any) -> tuple[Tensor, Tensor]:
-    """The kernel between held-out and training inputs, (m', M), and the held-out outputs, in pieces of N inputs."""
-    n, rows, outputs = len(output), [], []
-    for start in range(0, _length(others), n):
-        piece = tree_map(lambda item, start=start: _rows(item, slice(start, start + n)), others)
-        kernel = NTK(model, _joined(inputs, piece), *options)
-        found = kernel.jacobian.output
-        if not float((found[:n] - output).norm()) <= 10 * torch.finfo(output.dtype).eps ** 0.5 * float(output.norm()):
-            remedy = "Use a model that treats every input by itself, or leave held_out out."
-            raise DataError("held_out", "inputs that do not change the others' outputs", "inputs that do", remedy)
-        rows.append(kernel.dense()[output.numel() :, : output.numel()].double())
-        outputs.append(found[n:].double())
-    return torch.cat(rows), torch.cat(outputs)
-
-
-def _length(inputs: Any) -> int:
-    tensors = [t for t in torch.utils._pytree.tree_leaves(inputs) if isinstance(t, Tensor) and t.ndim]
-    if not tensors or not len(tensors[0]):
-        given = "an empty tensor" if tensors else type(inputs).__name__
-        raise DataError("held_out", "at least one input", given, "Pass inputs shaped like the training ones, or None.")
-    return len(tensors[0])
-
-
-def _rows(item: Any, chosen: slice) -> Any:
-    return item[chosen] if isinstance(item, Tensor) and item.ndim else item
-
-
-def _joined(inputs: Any, others: Any) -> Any:
-    try:
-        return tree_map(lambda a, b: torch.cat([a, b]) if isinstance(a, Tensor) and a.ndim else a, inputs, others)
-    except (RuntimeError, TypeError, ValueError) as error:
-        remedy = "Give both the same structure, trailing shapes, dtype and device."
-        raise DataError("held_out", "inputs like the training ones", str(error).splitlines()[0], remedy) from error
+    return batch[0], batch[1]
 
 
 def _ascending(name: str, values: Sequence[float], infinite: bool) -> None:

@@ -172,6 +172,9 @@ def test_modes_solve_their_equation(depth: int) -> None:
         lambda t, x: depth * x ** (2 - 2 / depth) * (s - x), (0, 30), [a], t_eval=np.sort(times), rtol=1e-11, atol=1e-14
     )
     assert np.allclose(np.sort(found), solved.y[0], rtol=1e-8) and np.array_equal(np.argsort(found), np.argsort(times))
+    twice = mode_strength([[7.0, 2.0], [7.0, 0.0]], s, a, depth)  # in any order, shape and number
+    assert np.allclose(twice, found[[[2, 1], [2, 0]]], rtol=1e-9)
+    assert float(mode_strength(2.0, s, a, depth)) == pytest.approx(found[1], rel=1e-9)
     assert mode_strength([mode_time(s, a, 0.8, depth)], s, a, depth)[0] == pytest.approx(0.8, rel=1e-9)
     assert abs(mode_strength([1.0], s, a, depth)[0] / mode_strength([1.0], s, a, depth + 1)[0] - 1) > 1e-3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from fractions import Fraction
 from math import exp, inf
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import lemmata.analysis as la
-from lemmata.analysis.errors import ArgumentError, DataError, LemmataError, NumericsError, ParameterError
-from lemmata.analysis.gradient_flow import LazyRich, TrainingCurve
+from lemmata.analysis.errors import ArgumentError, DataError, LemmataError, LossError, NumericsError, ParameterError
+from lemmata.analysis.gradient_flow import LazyRich, TrainingCurve, linearised_training
 
 FLOAT = torch.float64
 
@@ -298,7 +299,8 @@ def test_curves_are_records_and_single_precision_is_close() -> None:
     assert "closed form" in repr(curve) and len(curve.plot().lines) == 1
     alone = la.LinearisedTraining(model, SQUARED[0], (x, SQUARED[1])).flow([0.0, 1.0])
     assert alone.held_out is None and TrainingCurve.from_dict(alone.to_dict()).held_out is None
-    small = la.LinearisedTraining(deepcopy(model).float(), SQUARED[0], (x.float(), SQUARED[1].float()), held.float())
+    pair = (x.float(), SQUARED[1].float())
+    small = la.LinearisedTraining(deepcopy(model).float(), SQUARED[0], pair, held.float(), dtype=None)
     assert small.curvature == pytest.approx(2 / 16, rel=1e-4)
     assert torch.allclose(small.flow([0.0, 1.0, 10.0]).outputs, curve.outputs, rtol=0, atol=1e-4)
 
@@ -315,7 +317,10 @@ def test_bad_requests_name_the_remedy() -> None:
         (lambda: training.descent([1], 0.0), ArgumentError, "rate", "learning rate"),
         (lambda: training.descent([1], 0.1, 1.0), ArgumentError, "momentum", "Leave momentum out"),
         (lambda: training.descent([10**5], 1e3), NumericsError, "rate", "Stay below 2"),
+        (lambda: training.descent([400], 1e2), NumericsError, "rate", "Stay below 2"),  # its loss overflows first
         (lambda: la.LinearisedTraining(model, nn.MSELoss(), [(x, y)] * 3), DataError, "data", "one batch"),
+        (lambda: la.LinearisedTraining(model, nn.MSELoss(), [(x, y)] * 2), DataError, "data", "one batch"),
+        (lambda: la.LinearisedTraining(model, lambda f, y: y.sum(), (x, y)), LossError, "loss", "without detach"),
         (lambda: la.LinearisedTraining(model, nn.MSELoss(), (x, y), x[:0]), DataError, "held_out", "None"),
         (lambda: la.LinearisedTraining(model, nn.MSELoss(), (x, y), x[:, :2]), DataError, "held_out", "trailing"),
         (
@@ -329,3 +334,124 @@ def test_bad_requests_name_the_remedy() -> None:
         with pytest.raises(kind, match=remedy) as caught:
             run()
         assert name in str(caught.value)
+
+
+def test_an_error_counts_what_rounding_makes_of_the_kernel() -> None:
+    """Two inputs almost alike, whose difference is learned last, by their 2 × 2 problem in exact fractions; and a network."""
+    half = lambda f, y: 0.5 * (f - y).square().sum()  # noqa: E731
+    line, y = nn.Linear(2, 1, bias=False), torch.tensor([[1.0], [-1.0]])
+    nn.init.zeros_(line.weight)
+    for apart in (1e-3, 2e-3):
+        x = torch.tensor([[1.0, 0.3], [1.0, 0.3 + apart]])
+        single, double = (la.LinearisedTraining(line, half, (x, y), dtype=d) for d in (None, FLOAT))
+        (a, b), (_, c) = [[Fraction(v) for v in row] for row in x.tolist()]
+        K = [[a * a + b * b, a * a + b * c], [a * a + b * c, a * a + c * c]]
+        trace, determinant = K[0][0] + K[1][1], K[0][0] * K[1][1] - K[0][1] ** 2
+        slow = float(2 * determinant / (trace + Fraction((float(trace**2 - 4 * determinant)) ** 0.5)))
+        time = 1 / slow
+        for training, sharp in ((single, False), (double, True)):
+            found = training.flow([time])
+            u = np.linalg.eigh(np.array(K, dtype=float))[1][:, 0]
+            truth = u * (u @ y.numpy()[:, 0]) * (1 - exp(-1)) + y.numpy()[:, 0] - u * (u @ y.numpy()[:, 0])
+            off = np.linalg.norm(found.outputs[0, :, 0].numpy() - truth) / np.linalg.norm(truth)
+            assert found.converged == sharp and off <= found.error + 1e-7
+            assert sharp or off > 1e-3
+        assert double.flow([inf]).converged and torch.allclose(double.flow([inf]).outputs[0], y.double(), atol=1e-6)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 20), nn.Tanh(), nn.Linear(20, 3))
+    data = (torch.randn(30, 3), torch.arange(30) % 3)
+    for loss, target in ((nn.CrossEntropyLoss(), data[1]), (nn.MSELoss(), torch.randn(30, 3))):
+        single, double = (la.LinearisedTraining(net, loss, (data[0], target), dtype=d) for d in (None, FLOAT))
+        for run in (lambda t: t.flow([300.0]), lambda t: t.descent([300], 0.1)):
+            one, other = run(single), run(double)
+            moved = float((other.outputs - double.start).norm())
+            assert float((one.outputs - other.outputs).norm()) / moved <= one.error and not one.converged
+            assert other.converged
+
+
+def test_modes_that_rounding_hides_leave_infinite_time_open() -> None:
+    x = torch.tensor([[1.0], [1.0], [2.0]], dtype=FLOAT)  # rank one, of one weight: nothing is hidden
+    y = torch.tensor([[1.0], [0.0], [1.0]], dtype=FLOAT)
+    line = nn.Linear(1, 1, bias=False).to(FLOAT)
+    assert la.LinearisedTraining(line, nn.MSELoss(), (x, y)).flow([inf]).converged
+    both = nn.Linear(2, 1, bias=False).to(FLOAT)
+    near = torch.cat([x, x * torch.tensor([[1.0], [1.0 + 1e-9], [1.0]], dtype=FLOAT)], 1)  # its second mode is
+    training = la.LinearisedTraining(both, nn.MSELoss(), (near, y))
+    late = training.flow([inf])
+    best = near.numpy() @ np.linalg.lstsq(near.numpy(), y.numpy(), rcond=None)[0]
+    off = np.linalg.norm(late.outputs[0].numpy() - best) / np.linalg.norm(
+        late.outputs[0].numpy() - training.start.numpy()
+    )
+    assert 0.1 < off <= late.error and not late.converged and training.flow([10.0]).converged
+
+
+def test_rounding_makes_no_lazy_network_rich() -> None:
+    torch.manual_seed(0)
+    before, x = nn.Linear(20, 1), torch.randn(50, 20)
+    nn.init.constant_(before.weight, 100.0)
+    after = deepcopy(before)
+    with torch.no_grad():
+        after.weight.mul_(1 + 2e-7 * torch.randn(1, 20))
+    found = la.lazy_rich(before, after, x)
+    assert float(found.linear_gap) > 0.1 and found.verdict == "undecided" and not found.converged
+    exact = la.lazy_rich(before, after, x, dtype=FLOAT)
+    assert exact.verdict == "lazy" and exact.converged
+    assert all(e.bias > 0 for e in (found.kernel_change, found.kernel_distance))
+
+
+def test_squares_are_known_at_any_size_of_the_targets() -> None:
+    model, x = network(), drawn(8, 3, 8)
+    for size in (1e-3, 1.0, 1e4, 1e8):
+        for dtype in (None, torch.float32):
+            pair = (x, size * drawn(8, 2, 11))
+            assert la.LinearisedTraining(model, nn.MSELoss(), pair, dtype=dtype).curvature == pytest.approx(2 / 16)
+            for other in (nn.SmoothL1Loss(), nn.HuberLoss(delta=size), nn.L1Loss()):
+                assert la.LinearisedTraining(model, other, pair, dtype=dtype).curvature is None
+
+
+def test_losses_targets_and_times_as_they_come() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 2), torch.randn(8, 3)
+    weighted = la.LinearisedTraining(model, nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])), (x, classes(8)))
+    by_hand = F.cross_entropy(model.double()(x.double()), classes(8), torch.tensor([1.0, 3.0], dtype=FLOAT))
+    curve = weighted.flow([0, 1, 1, 2])
+    assert float(curve.losses[0]) == pytest.approx(float(by_hand.detach()), rel=1e-12)
+    assert torch.equal(curve.outputs[1], curve.outputs[2])
+    assert torch.allclose(curve.outputs, weighted.flow([0, 1, 1.5, 2]).outputs[[0, 1, 1, 3]], rtol=0, atol=1e-6)
+    with torch.inference_mode():
+        target = torch.randn(8, 2, dtype=FLOAT)
+    squared = la.LinearisedTraining(model, nn.MSELoss(), (x, target))
+    assert torch.equal(squared.flow(torch.tensor([0.0, 1.0])).outputs, squared.flow([0.0, 1.0]).outputs)
+
+
+def test_integration_gives_up_on_a_loss_with_kinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = la.LinearisedTraining(network(), nn.L1Loss(), (drawn(8, 3, 8), SQUARED[1]))
+    monkeypatch.setattr(linearised_training, "_MOST", 2000)
+    with pytest.raises(NumericsError, match=r"times.*more than 2000 by t = .*smooth the loss"):
+        training.flow([1e4])
+    downhill = la.LinearisedTraining(network(), lambda f, y: -(f**4).sum(), (drawn(8, 3, 8), SQUARED[1]))
+    with pytest.raises(NumericsError, match=r"times.*finite slopes"):
+        downhill.flow([1e4])
+
+
+class Gain(nn.Module):
+    """A model whose inputs hold one tensor that all examples share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(4, 1, dtype=FLOAT)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        return self.line(x * scale)
+
+
+def test_held_out_inputs_share_what_has_no_row_for_each() -> None:
+    torch.manual_seed(0)
+    model, scale = Gain(), drawn(4, 1, 1)[:, 0]
+    x, held, y = drawn(6, 4, 2), drawn(9, 4, 3), drawn(6, 1, 4)
+    found = la.LinearisedTraining(model, nn.MSELoss(), ((x, scale), y), (held, scale)).flow([0.0, 2.0])
+    plain = la.LinearisedTraining(model.line, nn.MSELoss(), (x * scale, y), held * scale).flow([0.0, 2.0])
+    assert torch.allclose(found.held_out, plain.held_out, rtol=0, atol=1e-12)
+    for wrong in ((held, 2 * scale), (held,), (held, "scale")):
+        with pytest.raises(DataError, match=r"held_out.*shared values"):
+            la.LinearisedTraining(model, nn.MSELoss(), ((x, scale), y), wrong)
