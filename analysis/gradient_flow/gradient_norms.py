@@ -171,7 +171,7 @@ class _Walk:
             rows[:, place] = squares * scale
         if truth is not None:
             most = int(rows.sum(1).argmax())  # the first example's may be zero, which tells nothing
-            x, y = take((inputs, target), torch.tensor([most]), len(weights))
+            x, y = take((inputs, target), torch.tensor([most], device="cpu"), len(weights))
             for row, own in ((rows[0], truth), (rows[most], self._plain(self.loss(x, y)))):
                 allowed = self.tolerance * own + self.tolerance**2 * own.sum()
                 left |= set(((row - own).abs() > allowed).nonzero()[:, 0].tolist())
@@ -208,7 +208,7 @@ class _Walk:
     def _looped(self, inputs: Any, target: Any, examples: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
         rows, values = [], []
         for place in range(examples):
-            x, y = take((inputs, target), torch.tensor([place]), examples)
+            x, y = take((inputs, target), torch.tensor([place], device="cpu"), examples)
             loss = self.loss(x, y)
             rows.append(self._plain(loss)[chosen])
             values.append(loss.detach())

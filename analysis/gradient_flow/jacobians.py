@@ -277,7 +277,7 @@ def _lanczos(passage: Passage, k: int, tol: float, seed: int) -> Part:
     first = trace(gram, max(tol, 0.01), seed=seed)
     second = frobenius_norm(gram, max(tol, 0.01), seed=seed)
     spread = size * second.value**2 / first.value**2 if first.value else 0.0
-    moments = torch.tensor([[first.value / size], [spread]], dtype=torch.float64)
+    moments = torch.tensor([[first.value / size], [spread]], dtype=torch.float64, device="cpu")
     products = 2 * (pairs.matvecs + first.matvecs + second.matvecs)
     met = pairs.converged and first.converged and second.converged
     relative = 2 * sum((e.interval()[1] - e.value) / abs(e.value) for e in (first, second)) if first.value else 0.0

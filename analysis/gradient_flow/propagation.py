@@ -136,7 +136,7 @@ def _pairs(private: nn.Module, inputs: Any, dtype: torch.dtype | None) -> tuple[
 def _walk(private: nn.Module, inputs: Any, examples: int, generator: torch.Generator) -> _Draw:
     recorder = _Pairs(private)
     with recorder:
-        recorder.batch(examples, torch.arange(examples), 1.0)
+        recorder.batch(examples, torch.arange(examples, device="cpu"), 1.0)
         output = next(floats(call(private, inputs)), None)
     if output is None or not output.requires_grad or not output.ndim or len(output) != examples:
         remedy = "Wrap the model in a module that returns one tensor, a row for each example."

@@ -177,7 +177,7 @@ class Adaptive:
         for start in range(0, self.size, self.block):
             stop = min(start + self.block, self.size)
             rows = self.basis.new_zeros(stop - start, self.size)
-            rows[torch.arange(stop - start), torch.arange(start, stop)] = 1
+            rows[range(stop - start), range(start, stop)] = 1
             total += self.form(rows, self._multiply(rows)).sum()
         value = self.offset + float(total)
         return Mean(value, 0.0, 0, self.matvecs, "unit vectors", self._met(value, 0.0), self._bias(value))

@@ -54,8 +54,8 @@ class BatchTraces(Adaptive):
     def __init__(self, noting: Noting, *options: Any) -> None:
         super().__init__(noting, quadratic, *options)
         self.noting, width = noting, len(noting.sizes)
-        self.parts = torch.zeros(width, dtype=torch.float64)  # by unit and basis vectors
-        self.forms = torch.zeros(0, width, dtype=torch.float64)  # of the probes that count
+        self.parts = torch.zeros(width, dtype=torch.float64, device="cpu")  # by unit and basis vectors
+        self.forms = torch.zeros(0, width, dtype=torch.float64, device="cpu")  # of the probes that count
 
     def _taken(self) -> Tensor:
         return self.noting.taken().cpu()
@@ -103,7 +103,7 @@ def spread(parts: Tensor, sizes: Sequence[float], forms: Tensor | None = None) -
 
     Returns the error and the number of batches; None and 0 for fewer than two.
     """
-    share = torch.tensor(sizes, dtype=torch.float64)
+    share = torch.tensor(sizes, dtype=torch.float64, device=parts.device)
     kept = share > 0
     if int(kept.sum()) < 2:
         return None, 0

@@ -133,9 +133,9 @@ def _directions(operator: Operator, seed: int) -> Callable[[int], Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(number: int) -> Tensor:
-        rows = torch.empty(number, operator.shape[0], dtype=torch.float64)
+        rows = torch.empty(number, operator.shape[0], dtype=torch.float64, device="cpu")
         for row in rows:
-            row.copy_(torch.randn(operator.shape[0], generator=generator, dtype=torch.float64))
+            row.copy_(torch.randn(operator.shape[0], generator=generator, dtype=torch.float64, device="cpu"))
         return (rows / rows.norm(dim=1, keepdim=True)).to(operator.device, operator.dtype)
 
     return draw

@@ -95,7 +95,7 @@ class Signs:
     def draw(self, count: int, shapes: list[tuple[int, int, int]], like: Tensor) -> list[Tensor]:
         """The next ``count`` probes, (count, N, r, o) for each shape."""
         sizes = [n * r * o for n, r, o in shapes]
-        packed = torch.empty(count, -(-sum(sizes) // 8), dtype=torch.uint8)
+        packed = torch.empty(count, -(-sum(sizes) // 8), dtype=torch.uint8, device="cpu")
         for row in packed:
             row.random_(0, 256, generator=self.generator)
         bits = torch.from_numpy(np.unpackbits(packed.numpy(), axis=1))[:, : sum(sizes)]
@@ -160,7 +160,7 @@ class LayerProbes(Adaptive):
             return spread(whole[0], sizes)
         if self.gauss_newton:
             return spread(self.gauss_newton.parts, sizes, forms[1])
-        return spread(torch.zeros(len(sizes), dtype=torch.float64), sizes, whole)
+        return spread(whole.new_zeros(len(sizes)), sizes, whole)
 
     @property
     def count(self) -> int:
@@ -212,7 +212,7 @@ class LayerProbes(Adaptive):
         self.units = max(self.units, sum(r * o for _, r, o in forms.shapes))
         self.width = max(self.width, forms.given[0].numel())
         none = torch.zeros(2, 0, dtype=torch.float64, device=forms.given.device)
-        return Drawn(Signs(int(torch.randint(2**62, (), generator=self.seeds))), forms.size, none)
+        return Drawn(Signs(int(torch.randint(2**62, (), generator=self.seeds, device="cpu"))), forms.size, none)
 
     def _known_pays(self, missing: float) -> bool:
         """Does the exact trace of the Gauss–Newton part, at three products for each output, leave fewer to be taken?"""

@@ -27,7 +27,7 @@ class Probes:
 
     def draw(self, count: int) -> Tensor:
         """The next ``count`` probes, as rows."""
-        signs = torch.empty(count, self.size, dtype=torch.int8)
+        signs = torch.empty(count, self.size, dtype=torch.int8, device="cpu")
         for row in signs:
             row.random_(0, 2, generator=self.generator)
         return signs.to(self.device).mul_(2).sub_(1).to(self.dtype)

@@ -412,6 +412,14 @@ def test_checkpoints_are_formed(params: str) -> None:
     assert torch.allclose(found.squares, wanted if params == "*" else wanted[:, 2:], rtol=1e-12)
 
 
+def test_the_default_device_plays_no_part() -> None:
+    model, x, y = Pooled(stock(), 8).double(), torch.randn(5, 4, 8, dtype=FLOAT), torch.arange(5) % 3
+    wanted = la.gradient_norms(model, CROSS_ENTROPY, (x, y))
+    with torch.device("meta"):
+        found = la.gradient_norms(model, CROSS_ENTROPY, (x, y))
+    assert torch.equal(found.squares, wanted.squares)
+
+
 # ---------------------------------------------------------------- the result
 
 

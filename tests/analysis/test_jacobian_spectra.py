@@ -339,3 +339,14 @@ def test_named_tuples_are_cut_too(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = jacobian_spectrum(model, given)
     monkeypatch.setattr(jacobians, "_ENTRIES", 6)
     assert torch.allclose(jacobian_spectrum(model, given).values, whole.values, rtol=1e-12)
+
+
+@pytest.mark.parametrize("most", [jacobians._OPERATIONS, 0], ids=["dense", "Lanczos"])
+def test_the_default_device_plays_no_part(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn or gathered on the CPU says so."""
+    monkeypatch.setattr(jacobians, "_OPERATIONS", most)
+    model, x = network([6, 8, 5]), drawn(2, 6)
+    truth = jacobian_spectrum(model, x)
+    with torch.device("meta"):
+        found = jacobian_spectrum(model, x)
+    assert found.to_dict() == truth.to_dict()

@@ -279,3 +279,11 @@ def test_draws_touch_no_accelerator_that_they_do_not_use(monkeypatch: pytest.Mon
         torch.default_generator.manual_seed(5)
         other.reset_parameters()
     assert torch.equal(layer.weight, other.weight)
+
+
+def test_the_default_device_plays_no_part() -> None:
+    model, x = network(5, 4, nn.Tanh), inputs(5)
+    truth = signal_propagation(model, x, 16)
+    with torch.device("meta"):
+        found = signal_propagation(model, x, 16)
+    assert found.to_dict() == truth.to_dict()

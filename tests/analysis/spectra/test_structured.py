@@ -248,3 +248,13 @@ def test_examples_that_see_those_before_them_are_not_taken_apart(examples: int) 
     found = trace(G, 0.02)
     low, high = found.interval(0.9999)
     assert found.method != EXACT and low <= np.trace(G.dense().numpy()) <= high
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_the_default_device_plays_no_part(name: str) -> None:
+    build, loss, inputs, target, _ = CASES[name]
+    H = la.Hessian(build().double(), loss, [(inputs[:4], target[:4]), (inputs[4:], target[4:])])
+    truth = trace(H, 0.1)
+    with torch.device("meta"):
+        found = trace(H, 0.1)
+    assert found == truth
