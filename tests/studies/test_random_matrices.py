@@ -158,7 +158,7 @@ def test_the_gradient_step_is_that_of_finite_differences():
     draws = torch.Generator().manual_seed(3)
     net = random_matrices.MLP([inputs, outputs, 1], "relu", "he", bias=False, generator=draws)
     first, last = (layer.weight.detach().numpy() for layer in net.layers)
-    x = torch.randn(4 * inputs, inputs, generator=draws, dtype=torch.float64).numpy()
+    x = torch.randn(2 * inputs, inputs, generator=draws, dtype=torch.float64).numpy()
     y = x @ torch.randn(inputs, 1, generator=draws, dtype=torch.float64).numpy() / inputs**0.5
 
     def loss(weight):
