@@ -14,7 +14,7 @@ import lemmata.analysis as la
 from .kernels import _gap
 from .memory import peak
 from .problems import Problem, gpt, lstm, wide
-from .table import Row, Target, timed_row
+from .table import Row, Target, peak_row, timed_row
 from .timing import Contender, interleaved
 
 WORK, MEMORY = "gradient norms", "gradient norms, peak memory"
@@ -22,7 +22,6 @@ RECIPE, GRADIENT = "torch.func, vmap(grad)", "one gradient"
 EXAMPLES, CHUNK = 64, 8
 THRIFTY = f"torch.func, vmap(norm), {CHUNK} at a time"
 _WITHIN = 1e-4
-_MEBI = 2**20
 
 
 def problems(device: str) -> Iterator[tuple[Problem, Target | None]]:
@@ -89,19 +88,8 @@ def measure(problem: Problem, target: Target | None, device: str, repeats: int) 
         timed_row((WORK, problem.name), name, rounds, ("lemmata", "ours"), errors.get(name)) for name in contenders
     ]
     sizes = {name: peak(call, device) for name, call in contenders.items()}
-    return found + [_memory(problem, name, size, sizes["lemmata"], target) for name, size in sizes.items()]
-
-
-def _memory(problem: Problem, name: str, size: int, ours: int, target: Target | None) -> Row:
-    ratio, judged = size / ours, target if name == RECIPE else None
-    return Row(
-        work=MEMORY,
-        model=problem.name,
-        contender=name,
-        unit="ours",
-        ratio=ratio,
-        rounds=1,
-        target="" if judged is None else str(judged),
-        met=None if judged is None else judged.met(ratio),
-        note=f"{size / _MEBI:.2f} MiB",
-    )
+    unit = sizes["lemmata"], "ours"
+    return found + [
+        peak_row((MEMORY, problem.name), name, size, unit, target if name == RECIPE else None)
+        for name, size in sizes.items()
+    ]

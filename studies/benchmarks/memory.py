@@ -16,11 +16,11 @@ from torch.profiler import ProfilerActivity, profile
 import lemmata.analysis as la
 
 from .problems import Problem, gpt, lstm, relu_mlp, wide
-from .table import Row, Target
+from .table import Row, Target, peak_row
 
 WORK, PROBES, BLOCK = "memory", 100, 16
 _TIGHT = 1e-9  # a tolerance that no number of probes meets
-_MEBI = 2**20
+_TRACE = Target("≤", 1.3)
 
 
 def peak(work: Callable[[], Any], device: str) -> int:
@@ -60,7 +60,11 @@ def measure(problem: Problem, device: str) -> list[Row]:
             f"block of {BLOCK}{name}": peak(partial(product, problem, BLOCK, cap), device),
             f"trace, {PROBES} probes{name}": peak(partial(sampled, problem, cap), device),
         }
-        found += [row(problem, key, size, sizes[f"one product{name}"]) for key, size in sizes.items()]
+        unit = sizes[f"one product{name}"], "one product"
+        found += [
+            peak_row((WORK, problem.name), key, size, unit, _TRACE if key.startswith("trace") else None)
+            for key, size in sizes.items()
+        ]
     return found
 
 
@@ -77,20 +81,3 @@ def product(problem: Problem, count: int, cap: int | None) -> None:
 def sampled(problem: Problem, cap: int | None) -> None:
     """Build the operator and estimate its trace from probes: of a multiple, whose structure is not looked at."""
     la.trace(1.0 * _operator(problem, cap), tol=_TIGHT, max_matvecs=PROBES)
-
-
-def row(problem: Problem, name: str, size: int, unit: int) -> Row:
-    """A peak, and its ratio to that of one product."""
-    ratio, target = size / unit, Target("≤", 1.3)
-    judged = target if name.startswith("trace") else None
-    return Row(
-        work=WORK,
-        model=problem.name,
-        contender=name,
-        unit="one product",
-        ratio=ratio,
-        rounds=1,
-        target="" if judged is None else str(judged),
-        met=None if judged is None else judged.met(ratio),
-        note=f"{size / _MEBI:.2f} MiB",
-    )

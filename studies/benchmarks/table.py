@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 Rounds = Sequence[Mapping[str, float]]
+_MEBI = 2**20
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,22 @@ def timed_row(
         target="" if target is None else str(target),
         met=None if target is None else target.met(ratio),
         note=note,
+    )
+
+
+def peak_row(place: tuple[str, str], name: str, size: int, unit: tuple[int, str], target: Target | None = None) -> Row:
+    """A peak of memory in bytes, and its ratio to another; ``unit`` is that one's bytes and name."""
+    ratio = size / unit[0]
+    return Row(
+        work=place[0],
+        model=place[1],
+        contender=name,
+        unit=unit[1],
+        ratio=ratio,
+        rounds=1,
+        target="" if target is None else str(target),
+        met=None if target is None else target.met(ratio),
+        note=f"{size / _MEBI:.2f} MiB",
     )
 
 

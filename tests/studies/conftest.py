@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from lemmata.studies.claim import numerics
 
@@ -40,3 +41,14 @@ def double() -> Iterator[None]:
     """float64 by default, as the engine has it."""
     with numerics():
         yield
+
+
+@pytest.fixture
+def settings_are_kept() -> Iterator[None]:
+    """A benchmark's `main` sets the threads, the seed and the handling of tiny numbers; peers draw from the global generator."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)

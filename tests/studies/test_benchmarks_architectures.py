@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,7 @@ TINY: dict[str, Callable[[], Pair]] = {
 NEEDS = {**dict.fromkeys(("GCN", "GIN", "GAT", "GATv2"), "torch_geometric"), "ode": "torchdiffeq"}
 
 
-@pytest.fixture(autouse=True)
-def settings_are_kept() -> Iterator[None]:
-    """`main` sets the threads, the seed and the handling of tiny numbers."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
+pytestmark = pytest.mark.usefixtures("settings_are_kept")
 
 
 @pytest.mark.parametrize("kind", TINY)

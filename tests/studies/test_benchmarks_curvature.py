@@ -6,7 +6,6 @@ Truth: softmax regression, H = Σ_n (diag p_n − p_n p_nᵀ) ⊗ x_n x_nᵀ / N
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,7 @@ PLACE = ("work", "model")
 NAMES = ("one product", "block of 16", "trace, 20 probes")
 
 
-@pytest.fixture(autouse=True)
-def settings_are_kept() -> Iterator[None]:
-    """`main` sets the threads, the seed and the handling of tiny numbers; peers draw from the global generator."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
+pytestmark = pytest.mark.usefixtures("settings_are_kept")
 
 
 def regression(straight: bool = True) -> tuple[Problem, np.ndarray]:

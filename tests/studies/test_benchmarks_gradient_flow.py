@@ -6,7 +6,6 @@ Truth: plain backward passes, one example or one network after another, in doubl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,7 @@ from lemmata.studies.benchmarks.problems import Problem
 from lemmata.studies.benchmarks.table import Row, Target
 from lemmata.studies.measurements import measured
 
-
-@pytest.fixture(autouse=True)
-def settings_are_kept() -> Iterator[None]:
-    """`main` sets the threads, the seed and the handling of tiny numbers."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
+pytestmark = pytest.mark.usefixtures("settings_are_kept")
 
 
 def small() -> Problem:
