@@ -164,11 +164,12 @@ class Runner:
                     self._false_starts = 0
                     yield running.pop(future), reply
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
                 if child not in others:
                     child.kill()
                     child.join()
+            # Our own pool's thread ends with its workers; one left behind races with the interpreter's exit.
+            pool.shutdown(wait=self.executor is None, cancel_futures=True)
 
     def _submit(self, pool: Executor, queue: deque[Task], running: dict[Future[Reply], Task]) -> None:
         task = queue[0]
