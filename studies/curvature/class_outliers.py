@@ -89,7 +89,7 @@ def draw_spectra(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
 @claim(
     source=("sagun2017empirical", "papyan2020traces"),
     predicts=Equals(0, within=0.5, of="each"),
-    quick=Grid(data=["wide clusters", "tight clusters", "digits"], classes=[10], each=[100], seeds=5),
+    quick=Grid(data=["wide clusters", "tight clusters", "digits"], classes=[10], each=[100], seeds=3),
     full=Grid(data=["wide clusters", "tight clusters", "digits"], classes=[8, 10], each=[100, 150], seeds=20),
     controls={"labels that follow from inputs: shuffled among them": dict(shuffled=True)},
     expects="DEPENDS",
@@ -118,7 +118,7 @@ def hessian_outliers_classes(data: str, classes: int, each: int, seed: int, shuf
 @claim(
     source=("papyan2019measurements", "papyan2020traces"),
     predicts=AtLeast(0.9, of="each"),
-    quick=Grid(data=["wide clusters", "tight clusters"], classes=[5, 10], each=[30], seeds=5),
+    quick=Grid(data=["wide clusters", "tight clusters"], classes=[5, 10], each=[30], seeds=3),
     full=Grid(data=["wide clusters", "tight clusters"], classes=[5, 10], each=[30, 100], seeds=10),
     controls={"classes that cluster: standard normal inputs": dict(clustered=False)},
 )

@@ -176,7 +176,7 @@ def slice_of(setting: Setting, flat: Tensor) -> dict[str, np.ndarray]:
 @claim(
     source="cohen2021edge",
     predicts=Equals(2, within=0.2, of="each"),
-    quick=Grid(eta=[0.24, 0.28], steps=[420], examples=[300], seeds=3),
+    quick=Grid(eta=[0.24, 0.28], steps=[420], examples=[300], seeds=2),
     full=Grid(eta=[0.2, 0.24, 0.28], steps=[2000], examples=[1797], seeds=5),
     controls={
         "a step large enough: a tenth of it": dict(fraction=0.1),
@@ -209,7 +209,7 @@ def edge_of_stability(
 @claim(
     source="cohen2021edge",
     predicts=AtLeast(0.2),
-    quick=Grid(eta=[0.28], steps=[420], examples=[300], seeds=3),
+    quick=Grid(eta=[0.28], steps=[420], examples=[300], seeds=2),
     full=Grid(eta=[0.2, 0.24, 0.28], steps=[2000], examples=[1797], seeds=5),
     controls={"a step large enough: a tenth of it": dict(fraction=0.1)},
     figures=(draw_loss, draw_surface),
@@ -236,7 +236,7 @@ def edge_of_stability_loss(eta: float, steps: int, examples: int, seed: int, fra
 @claim(
     source=("cohen2021edge", "polyak1964methods"),
     predicts=Equals("2*(1 + beta)", within="0.2*(1 + beta)", of="each"),
-    quick=Grid(beta=[0.5, 0.7], eta=[0.36], steps=[450], examples=[300], seeds=3),
+    quick=Grid(beta=[0.5, 0.7], eta=[0.36], steps=[450], examples=[300], seeds=2),
     full=Grid(beta=[0.4, 0.5, 0.6, 0.7], eta=[0.36], steps=[2000], examples=[1797], seeds=5),
     controls={"momentum without dampening: dampening by β": dict(dampened=True)},
     figures=(draw_heavy_ball,),

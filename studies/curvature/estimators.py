@@ -221,7 +221,7 @@ def plain_half_width(estimator: str, operator: la.Operator, products: int, seed:
 @claim(
     source=("student1908probable", "meyer2021hutchpp"),
     predicts=AtMost(1.5, of="mean"),
-    quick=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[40], seeds=12),
+    quick=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[40], seeds=8),
     full=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[150], seeds=12),
     controls={
         "the length that coverage asks for: twice as long": dict(stretch=2.0),
@@ -275,7 +275,7 @@ def draw_tightness(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
 @claim(
     source="parlett1998symmetric",
     predicts=AtLeast(1.0, of="min"),
-    quick=Grid(matrix=[*MATRICES, "network"], runs=[3], seeds=8),
+    quick=Grid(matrix=[*MATRICES, "network"], runs=[3], seeds=5),
     full=Grid(matrix=[*MATRICES, "network"], runs=[150], seeds=8),
     controls={"the vector whose residual it is: it has moved since": dict(moved=0.3)},
     figures=(draw_tightness,),
@@ -308,7 +308,7 @@ def residual_intervals(matrix: str, runs: int, seed: int, moved: float = 0.0) ->
 @claim(
     source="chen2021analysis",
     predicts=AtLeast(0.95, of="mean"),
-    quick=Grid(matrix=["flat", "geometric", "indefinite", "network"], steps=[4, 12], runs=[20], seeds=8),
+    quick=Grid(matrix=["flat", "geometric", "indefinite", "network"], steps=[4, 12], runs=[20], seeds=6),
     full=Grid(matrix=["flat", "geometric", "indefinite", "network"], steps=[4, 12, 30], runs=[200], seeds=8),
     controls={"the whole bound: a fiftieth of it": dict(shrink=50.0)},
     figures=(draw_tightness,),

@@ -54,7 +54,7 @@ def predicted_variance(matrix: Tensor, law: str) -> Tensor:
 @claim(
     source=("hutchinson1989stochastic", "avron2011randomized"),
     predicts=Equals(1, within=0.05),
-    quick=Grid(law=LAWS, probes=[20_000], seeds=15),
+    quick=Grid(law=LAWS, probes=[20_000], seeds=12),
     full=Grid(law=LAWS, probes=[200_000], seeds=20),
     controls={
         "the formula of the probes' own law: the other one": dict(other=True),

@@ -153,7 +153,7 @@ def draw_axes(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
 @claim(
     source=("li2018visualizing", "goodfellow2015qualitatively"),
     predicts=AtMost(1e-4),
-    quick=Grid(model=MODELS, steps=[60], images=[300], seeds=3),
+    quick=Grid(model=MODELS, steps=[60], images=[300], seeds=2),
     full=Grid(model=MODELS, steps=[300], images=[1797], seeds=5),
     controls={
         "eigenvectors: random directions": dict(random=True),

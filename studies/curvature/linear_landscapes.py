@@ -216,7 +216,7 @@ def kawaguchi_flat_origin(depth: int, seed: int, shift: float = 0.0) -> float:
 @claim(
     source=("lee2016gradient", "du2017gradient"),
     predicts=Equals(0.5, within=0.5, of="each"),
-    quick=Grid(distance=[1e-9, 1e-6], rate=[0.02, 0.1], seeds=3),
+    quick=Grid(distance=[1e-9, 1e-6], rate=[0.02, 0.1], seeds=2),
     full=Grid(distance=[1e-12, 1e-9, 1e-6], rate=[0.005, 0.02, 0.1], seeds=20),
     controls={
         "off the stable manifold: on it": dict(stable=True),

@@ -254,7 +254,7 @@ def hutchpp_rate(
 @claim(
     source="meyer2021hutchpp",
     predicts=AtMost(-0.85, of="mean"),
-    quick=Grid(repetitions=[200], seeds=10),
+    quick=Grid(repetitions=[200], seeds=6),
     full=Grid(repetitions=[1000], seeds=30),
     controls=TRACE_CONTROLS,
 )

@@ -89,7 +89,7 @@ def draw_eigenvalues(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]
 @claim(
     source=("yao2020pyhessian",),
     predicts=AtMost(1e-3),
-    quick=Grid(model=MODELS, images=[100], steps=[40], seeds=2),
+    quick=Grid(model=MODELS, images=[100], steps=[40], seeds=1),
     full=Grid(model=MODELS, images=[500], steps=[200], seeds=5),
     controls={
         "the same weights: one training step later": dict(later=True),
