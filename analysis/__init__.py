@@ -3,6 +3,7 @@
 Use: ``import lemmata.analysis as la``.
 """
 
+from .approximation import FourierContent, data_lines, fourier_content
 from .audit import Audit, Check, audit
 from .errors import LemmataError
 from .gradient_flow import (
@@ -61,6 +62,7 @@ __all__ = [
     "Estimate",
     "Fisher",
     "Flow",
+    "FourierContent",
     "GradientHealth",
     "GradientNorms",
     "Hessian",
@@ -80,12 +82,14 @@ __all__ = [
     "TrainingCurve",
     "audit",
     "conserved",
+    "data_lines",
     "diagonal",
     "discretisation",
     "eigenpairs",
     "empirical_nngp",
     "empirical_ntk",
     "flow",
+    "fourier_content",
     "frobenius_norm",
     "gradient_health",
     "gradient_norms",
