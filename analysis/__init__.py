@@ -3,7 +3,14 @@
 Use: ``import lemmata.analysis as la``.
 """
 
-from .approximation import FourierContent, data_lines, fourier_content
+from .approximation import (
+    FourierContent,
+    PermutationFloor,
+    data_lines,
+    exchangeable_floor,
+    fourier_content,
+    permutation_floor,
+)
 from .audit import Audit, Check, audit
 from .errors import LemmataError
 from .gradient_flow import (
@@ -74,6 +81,7 @@ __all__ = [
     "LinearisedTraining",
     "NoiseScale",
     "Operator",
+    "PermutationFloor",
     "Plan",
     "SignalPropagation",
     "Solution",
@@ -88,6 +96,7 @@ __all__ = [
     "eigenpairs",
     "empirical_nngp",
     "empirical_ntk",
+    "exchangeable_floor",
     "flow",
     "fourier_content",
     "frobenius_norm",
@@ -99,6 +108,7 @@ __all__ = [
     "lazy_rich",
     "logdet",
     "noise_scale",
+    "permutation_floor",
     "signal_propagation",
     "solve",
     "spectral_density",
