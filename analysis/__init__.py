@@ -5,11 +5,15 @@ Use: ``import lemmata.analysis as la``.
 
 from .approximation import (
     FourierContent,
+    LineRegions,
+    PathRegions,
     PermutationFloor,
     data_lines,
     exchangeable_floor,
     fourier_content,
     permutation_floor,
+    regions_on_line,
+    regions_on_path,
 )
 from .audit import Audit, Check, audit
 from .errors import LemmataError
@@ -78,9 +82,11 @@ __all__ = [
     "Layout",
     "LazyRich",
     "LemmataError",
+    "LineRegions",
     "LinearisedTraining",
     "NoiseScale",
     "Operator",
+    "PathRegions",
     "PermutationFloor",
     "Plan",
     "SignalPropagation",
@@ -109,6 +115,8 @@ __all__ = [
     "logdet",
     "noise_scale",
     "permutation_floor",
+    "regions_on_line",
+    "regions_on_path",
     "signal_propagation",
     "solve",
     "spectral_density",

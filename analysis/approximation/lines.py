@@ -1,0 +1,291 @@
+"""Linear regions of piecewise linear models along segments and polylines in input space."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import DataError, NumericsError
+from ..jackknife import jackknife
+from ..spectra.results import Estimate, _axes
+from .integers import cells_on_line
+from .tracing import piecewise_linear
+from .written_out import Array, Cut, PiecewiseLinear, Track, columns, exact, joined
+
+FLOATS, INTEGERS = "float64, certified", "integers"
+_GROUPS = 32  # runs of neighbouring segments for the standard error
+
+
+@dataclass(frozen=True, repr=False)
+class LineRegions:
+    r"""What :func:`regions_on_line` found on x(t) = start + t (end − start), 0 ≤ t ≤ 1.
+
+    Attributes:
+        breakpoints: t where some unit switches, ascending, (regions − 1,), float64.
+        layers: the layer of units that switches there, counted from 0, (regions − 1,); the first of them if several do.
+        patterns: which units are active in each region, (regions, units), bool.
+        length: ‖end − start‖.
+        method: by which arithmetic the count was decided.
+
+    """
+
+    breakpoints: Tensor
+    layers: Tensor
+    patterns: Tensor
+    length: float
+    method: str
+
+    @property
+    def regions(self) -> int:
+        """How many linear regions the segment passes through."""
+        return len(self.patterns)
+
+    def __repr__(self) -> str:
+        return f"LineRegions({self.regions} regions on a length of {self.length:.4g}; {self.method})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain record that JSON can hold."""
+        return {**vars(self), **{name: getattr(self, name).tolist() for name in ("breakpoints", "layers", "patterns")}}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> LineRegions:
+        """The inverse of :meth:`to_dict`."""
+        types = {"breakpoints": torch.float64, "layers": torch.long, "patterns": torch.bool}
+        patterns = torch.tensor(record["patterns"], dtype=torch.bool).reshape(len(record["patterns"]), -1)
+        return cls(
+            **{
+                **record,
+                **{name: torch.tensor(record[name], dtype=kind) for name, kind in types.items()},
+                "patterns": patterns,
+            }
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """A mark where a unit switches, a row for each layer, on matplotlib axes (new ones if None)."""
+        ax = _axes(ax)
+        depth = int(self.layers.max()) + 1 if len(self.layers) else 1
+        for layer in range(depth):
+            t = self.breakpoints[self.layers == layer]
+            ax.plot(t, torch.full_like(t, layer + 1), "|", markersize=14, color=f"C{layer % 10}")
+        ax.set(xlabel="t, from start to end", ylabel="layer whose unit switches", xlim=(0, 1), ylim=(0.5, depth + 0.5))
+        ax.set_yticks(range(1, depth + 1))
+        return ax
+
+
+@dataclass(frozen=True, repr=False)
+class PathRegions:
+    r"""What :func:`regions_on_path` found.
+
+    Attributes:
+        regions: how many linear regions each segment passes through, (segments,).
+        lengths: of the segments, (segments,), float64.
+        per_length: borders between regions crossed in a unit of length, Σ (regions − 1) / Σ lengths, with the error over runs
+            of neighbouring segments.
+        methods: by which arithmetic each count was decided.
+
+    """
+
+    regions: Tensor
+    lengths: Tensor
+    per_length: Estimate
+    methods: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        low, high = self.per_length.interval()
+        density = f"{self.per_length.value:.4g} borders a unit of length, 95 % [{low:.4g}, {high:.4g}]"
+        return f"PathRegions({int(self.regions.sum())} regions on {len(self.regions)} segments; {density})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain record that JSON can hold."""
+        return {
+            "regions": self.regions.tolist(),
+            "lengths": self.lengths.tolist(),
+            "per_length": self.per_length.to_dict(),
+            "methods": list(self.methods),
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> PathRegions:
+        """The inverse of :meth:`to_dict`."""
+        regions, lengths = torch.tensor(record["regions"]), torch.tensor(record["lengths"], dtype=torch.float64)
+        return cls(regions, lengths, Estimate.from_dict(record["per_length"]), tuple(record["methods"]))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Regions against length, a dot for each segment, on matplotlib axes (new ones if None)."""
+        ax = _axes(ax)
+        ax.plot(self.lengths, self.regions, "o", markersize=4)
+        reach = torch.tensor([0.0, float(self.lengths.max())])
+        ax.plot(reach, 1 + self.per_length.value * reach, color="0.3", linewidth=1)
+        ax.set(xlabel="length of the segment", ylabel="linear regions")
+        return ax
+
+
+def regions_on_line(model: nn.Module, start: Tensor, end: Tensor) -> LineRegions:
+    r"""The linear regions of a piecewise linear model that the segment from ``start`` to ``end`` passes through, exactly.
+
+    A region is a cell of the arrangement of all units' kinks: a maximal interval on which no unit switches. Layer by layer
+    the pre-activations are affine between the breakpoints so far, and vanish at new ones. A region counts even where the
+    output does not show the kink; :func:`affine_pieces` merges those of a function of one variable.
+
+    Args:
+        model: maps a batch (n, \*shape) to tensors; skip connections and convolutions are allowed.
+        start, end: inputs, without the batch axis.
+
+    The count is that of the traced network (:func:`piecewise_linear`) in exact arithmetic: in float64 every sign is decided
+    against a bound of the rounding errors, those of the breakpoints' places among them; where one is hidden, as with
+    coincident kinks, the segment is counted again in integers.
+
+    Cost: one forward pass of the network at each breakpoint, in float64 on the CPU; in integers some thousand times that.
+
+    Errors: ``ArgumentError`` that names a module which is not piecewise linear; ``DataError`` for points that do not fit;
+    ``NumericsError`` for weights or points that are not finite.
+
+    Source: Hanin & Rolnick 2019, Complexity of linear regions in deep networks.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(1, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> _ = model[0].weight.data.fill_(1.0), model[0].bias.data.copy_(torch.tensor([0.0, -0.5, -2.0]))
+        >>> regions_on_line(model, torch.tensor([-1.0]), torch.tensor([1.0])).breakpoints  # x = 0 and x = 1/2
+        tensor([0.5000, 0.7500], dtype=torch.float64)
+
+    """
+    points = torch.stack([_point("start", start), _point("end", end)])
+    return _on_segment(piecewise_linear(model, tuple(start.shape)), *points.numpy())
+
+
+def regions_on_path(model: nn.Module, points: Tensor) -> PathRegions:
+    r"""How many linear regions the polyline through some points passes through, segment by segment, and how densely they lie.
+
+    Args:
+        model: as for :func:`regions_on_line`, by which each segment is counted.
+        points: (n, \*shape), n ≥ 2, such as data in random order.
+
+    The standard error of the density is a jackknife over up to 32 runs of neighbouring segments, which share points; with
+    fewer than three segments it is infinite.
+
+    Cost, errors: those of :func:`regions_on_line`; the model is traced once.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
+        >>> _ = model[0].weight.data.fill_(1.0), model[0].bias.data.fill_(-0.5)
+        >>> found = regions_on_path(model, torch.tensor([[0.0], [1.0], [3.0]]))
+        >>> found.regions.tolist(), found.lengths.tolist(), round(found.per_length.value, 6)
+        ([2, 1], [1.0, 2.0], 0.333333)
+
+    """
+    if not isinstance(points, Tensor) or points.ndim < 2 or len(points) < 2:
+        given = f"shape {tuple(points.shape)}" if isinstance(points, Tensor) else type(points).__name__
+        raise DataError("points", "a batch of at least two inputs", given, "Pass points of shape (n, …), n ≥ 2.")
+    flat = _point("points", points).reshape(len(points), -1).numpy()
+    net = piecewise_linear(model, tuple(points.shape[1:]))
+    found = [_on_segment(net, a, b) for a, b in itertools.pairwise(flat)]
+    regions = torch.tensor([one.regions for one in found])
+    lengths = torch.tensor([one.length for one in found], dtype=torch.float64)
+    return PathRegions(regions, lengths, _density(regions - 1, lengths), tuple(one.method for one in found))
+
+
+def _point(name: str, point: Tensor) -> Tensor:
+    if not isinstance(point, Tensor) or not point.is_floating_point():
+        given = str(point.dtype) if isinstance(point, Tensor) else type(point).__name__
+        raise DataError(name, "a tensor of real floating-point numbers", given, "Convert it with .double().")
+    point = point.detach().to("cpu", torch.float64)
+    if not bool(point.isfinite().all()):
+        raise NumericsError(name, "finite numbers", "nan or infinity", "Clean the data, or leave the point out.")
+    return point
+
+
+def _density(borders: Tensor, lengths: Tensor) -> Estimate:
+    total = float(lengths.sum())
+    if not total:
+        remedy = "Pass points that are not all the same."
+        raise DataError("points", "a path of positive length", "length 0", remedy)
+    groups = torch.arange(len(lengths)) * min(_GROUPS, len(lengths)) // len(lengths)
+    sums = torch.zeros(2, int(groups[-1]) + 1, dtype=torch.float64)
+    sums.index_add_(1, groups, torch.stack([borders.double(), lengths]))
+    sums = sums[:, sums[1] > 0]
+    value, count = float(borders.sum()) / total, sums.shape[1]
+    if count < 3:
+        return Estimate(value, np.inf, 0, None, 0, 0, "jackknife over runs of segments", False)
+    left_out = (sums[0].sum() - sums[0]) / (sums[1].sum() - sums[1])
+    error = jackknife(value, left_out, sums[1])
+    return Estimate(value, error, count - 1, None, 0, 0, "jackknife over runs of segments")
+
+
+def _on_segment(net: PiecewiseLinear, start: Array, end: Array) -> LineRegions:
+    start, end = start.reshape(-1), end.reshape(-1)
+    length = float(np.linalg.norm(end - start))
+    sweep = _Sweep.over(net.along(start, (end - start)[None]))
+    if sweep is not None:
+        breakpoints, layers, patterns = sweep.sources[0].value[0, 1:-1], sweep.born[1:-1], sweep.patterns
+        return LineRegions(*map(torch.from_numpy, (breakpoints, layers, patterns.T.copy())), length, FLOATS)
+    cells = cells_on_line(net, start, end, (Fraction(0), Fraction(1)))
+    widths = np.cumsum([len(layer.negative) for layer in net.layers])
+    switched = [np.flatnonzero(np.array(a.pattern) != np.array(b.pattern)) for a, b in itertools.pairwise(cells)]
+    layers = [int(np.searchsorted(widths, units[0], side="right")) for units in switched]
+    return LineRegions(
+        torch.tensor([float(cell.right) for cell in cells[:-1]], dtype=torch.float64),
+        torch.tensor(layers, dtype=torch.long),
+        torch.tensor([cell.pattern for cell in cells], dtype=torch.bool).reshape(len(cells), -1),
+        length,
+        INTEGERS,
+    )
+
+
+@dataclass
+class _Sweep:
+    """The breakpoints of the layers so far, with the ends, ascending; the values of the units still needed at them."""
+
+    sources: dict[int, Track]
+    born: NDArray[np.int64]  # layer of each point
+    patterns: NDArray[np.bool_]  # (units, intervals)
+
+    @staticmethod
+    def over(net: PiecewiseLinear) -> _Sweep | None:
+        """Through all layers; None where rounding hides a sign or an order."""
+        sweep = _Sweep({0: exact(np.array([[0.0, 1.0]]))}, np.full(2, -1), np.zeros((0, 1), dtype=bool))
+        last = net.last_uses()
+        for k, layer in enumerate(net.layers, 1):
+            z = layer.affine(sweep.sources)
+            if z.hidden.any():
+                return None
+            sweep.sources = {j: track for j, track in sweep.sources.items() if j == 0 or last.get(j, 0) > k}
+            sweep.sources[k] = z
+            if not sweep.cut(k):
+                return None
+            sweep.sources[k] = layer.bend(sweep.sources[k])
+        return sweep
+
+    def cut(self, k: int) -> bool:
+        """Add the points where units of layer k switch; False where their order is hidden."""
+        z = self.sources[k]
+        signs = z.signs
+        units, intervals = np.nonzero(signs[:, :-1] * signs[:, 1:] < 0)
+        ends = tuple((z.value[units, i], z.error[units, i]) for i in (intervals, intervals + 1))
+        cut = Cut.of(*ends)
+        order = np.lexsort([cut.share, intervals])
+        units, intervals, cut = units[order], intervals[order], Cut(cut.share[order], cut.error[order])
+        near = (np.diff(cut.share) <= cut.error[1:] + cut.error[:-1]) & (np.diff(intervals) == 0)
+        if near.any():
+            return False
+        count = signs.shape[1]
+        place = np.argsort(np.concatenate([np.arange(count), intervals]), kind="stable")
+        new = count + np.arange(len(units))
+        for j, track in self.sources.items():
+            cuts = cut.between(columns(track, intervals), columns(track, intervals + 1))
+            whole = joined([(track.value, track.error), cuts])
+            if j == k:
+                whole.value[units, new] = whole.error[units, new] = 0.0
+            self.sources[j] = Track(whole.value[:, place], whole.error[:, place])
+        self.born = np.concatenate([self.born, np.full(len(units), k - 1)])[place]
+        parents = np.sort(np.concatenate([np.arange(count - 1), intervals]))
+        active = self.sources[k].value > 0
+        self.patterns = np.concatenate([self.patterns[:, parents], active[:, :-1] | active[:, 1:]])
+        return True
