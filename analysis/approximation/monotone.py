@@ -104,8 +104,7 @@ def monotone_floor(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Monot
 
     Errors: ``DataError`` for another shape, numbers that are not finite, or a weight that is not positive.
 
-    Source: Best & Chakravarti 1990, Active set algorithms for isotonic regression; Dupont, Doucet & Teh 2019, Augmented
-    neural ODEs.
+    Source: de Leeuw, Hornik & Mair 2009, Isotone optimization in R; Dupont, Doucet & Teh 2019, Augmented neural ODEs.
 
     Example:
         >>> monotone_floor(torch.tensor([-1.0, 1.0]), torch.tensor([1.0, -1.0]))
