@@ -56,6 +56,7 @@ STUDIES: tuple[str, ...] = (
     "approximation/depth",
     "approximation/polynomials",
     "approximation/regions",
+    "approximation/without_positions",
     "invariance/translation",
     "invariance/optimizers",
     "invariance/flat_minima",
