@@ -1,0 +1,287 @@
+"""Which frequency is learned when: the residual in each mode as networks train, and what their tangent kernels predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import e, inf, log
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from ..errors import ArgumentError, DataError, NumericsError
+from ..gradient_flow.ensembles import Ensemble, Parameters
+from ..operators.ntk import NTK
+from ..operators.snapshot import snapshot
+from ..spectra.results import _axes, _check_level, _quantile
+from .modes import Modes
+
+
+@dataclass(frozen=True, repr=False)
+class FrequencyLearning:
+    r"""What K networks still miss of a target at each of its F frequencies, over T steps of training.
+
+    Attributes:
+        frequencies: (F,), those that the target has.
+        residuals: root mean square of f_t − y in each, (T + 1, K, F), before each step and after the last.
+        kernel: λ, (K, F), the tangent kernel at the start on the part of f_0 − y at each frequency.
+        rate: η of plain gradient descent, whose steps multiply a mode's residual by 1 − ηλ if the kernel stays, and
+            mixes no modes; None for another optimiser.
+
+    All tensors are float64, on the CPU.
+
+    Example:
+        >>> halves = (0.5 ** torch.arange(4.0, dtype=torch.float64)).reshape(4, 1, 1)
+        >>> found = FrequencyLearning(torch.tensor([1]), halves, torch.tensor([[5.0]]), 0.1)
+        >>> found.times(0.25).item(), found.predicted(0.25).item()
+        (2.0, 2.0)
+
+    """
+
+    frequencies: Tensor
+    residuals: Tensor
+    kernel: Tensor
+    rate: float | None
+
+    def times(self, share: float = 0.5) -> Tensor:
+        """Steps until a residual is first down to a share of its start, (K, F), between steps on a logarithmic line.
+
+        Infinite where it never was.
+        """
+        _check_share(share)
+        left = (self.residuals / self.residuals[0]).clamp(min=1e-300).log() - log(share)
+        there = left <= 0
+        after = there.to(torch.uint8).argmax(0)
+        before = (after - 1).clamp(min=0)
+        high, low = (left.gather(0, at[None])[0] for at in (before, after))
+        return torch.where(there.any(0), before + high / (high - low).clamp(min=1e-300), inf)
+
+    def predicted(self, share: float = 0.5) -> Tensor:
+        r"""The steps that the kernel at the start asks for, :math:`\ln(\text{share}) / \ln\lvert 1 - \eta\lambda\rvert`, (K, F).
+
+        Errors: ``ArgumentError`` for an optimiser other than plain gradient descent.
+        """
+        _check_share(share)
+        if self.rate is None:
+            remedy = "Pass optimizer=functools.partial(torch.optim.SGD, lr=…)."
+            raise ArgumentError("optimizer", "plain gradient descent, which the kernel is about", "another", remedy)
+        return log(share) / (1 - self.rate * self.kernel).abs().log()
+
+    def interval(self, share: float = 0.5, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Student's interval over networks of the geometric mean of the times, (F,) and (F,); infinite where one is."""
+        _check_level(level)
+        logs = self.times(share).log()
+        half = _quantile(level, len(logs) - 1) * logs.std(0) / len(logs) ** 0.5 if len(logs) > 1 else inf
+        seen = logs.isfinite().all(0)
+        ends = (torch.where(seen, logs.mean(0) + sign * half, sign * inf).exp() for sign in (-1, 1))
+        return next(ends), next(ends)
+
+    @property
+    def order(self) -> Tensor:
+        """Spearman's rank correlation of frequency and the time to one half, (K,): 1 where lower ones always come first.
+
+        Frequencies that a network never learned come last, alike.
+        """
+        ranks = torch.from_numpy(stats.rankdata(self.times().numpy(), axis=1))
+        own = torch.from_numpy(stats.rankdata(self.frequencies.numpy())) - (1 + len(self.frequencies)) / 2
+        ranks = ranks - ranks.mean(1, keepdim=True)
+        return (ranks @ own / (ranks.norm(dim=1) * own.norm())).nan_to_num()
+
+    @property
+    def converged(self) -> bool:
+        """Whether every network learned one half of every frequency."""
+        return bool(self.times().isfinite().all())
+
+    def __repr__(self) -> str:
+        low, high = self.interval()
+        middle = self.times().log().mean(0).exp()
+        rows = zip(self.frequencies.tolist(), middle.tolist(), low.tolist(), high.tolist(), strict=True)
+        shown = ", ".join(f"{k}: {t:.3g} [{a:.3g}, {b:.3g}]" for k, t, a, b in rows)
+        state = "" if self.converged else "; not all learned"
+        networks, steps = self.residuals.shape[1], len(self.residuals) - 1
+        order = f"rank correlation {float(self.order.mean()):.3g}"
+        return f"FrequencyLearning(steps to one half by frequency: {shown}; {order}; {networks} networks, {steps} steps{state})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain record that JSON can hold."""
+        return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> FrequencyLearning:
+        """The inverse of :meth:`to_dict`."""
+        how: dict[str, Any] = dict(dtype=torch.float64, device="cpu")
+        parts = {name: torch.tensor(record[name], **how) for name in ("residuals", "kernel")}
+        return cls(torch.tensor(record["frequencies"], device="cpu"), **parts, rate=record["rate"])
+
+    def plot(self, ax: Any = None) -> Any:
+        """What is left of each frequency against the step, geometric means over networks, on matplotlib axes."""
+        ax = _axes(ax)
+        left = (self.residuals / self.residuals[0]).clamp(min=1e-300).log().mean(1).exp()
+        shades = torch.linspace(0, 1, len(self.frequencies)).tolist()
+        for k, curve, shade in zip(self.frequencies.tolist(), left.T, shades, strict=True):
+            ax.loglog(range(1, len(left) + 1), curve, color=(shade, 0.3, 1 - shade), label=f"frequency {k}")
+        ax.axhline(0.5, color="0.3", linestyle="--", linewidth=1)
+        ax.set(xlabel="step + 1", ylabel="residual over that at the start")
+        ax.legend(fontsize="x-small")
+        return ax
+
+
+def frequency_learning(
+    networks: Sequence[nn.Module],
+    modes: Modes,
+    target: Tensor,
+    optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
+    steps: int,
+    dtype: torch.dtype | None = torch.float64,
+    batch_stats: str | None = None,
+) -> FrequencyLearning:
+    r"""Which frequency of a target networks learn when, and when their tangent kernels say that they should.
+
+    .. math:: L = \tfrac12 \sum_n w_n (f(x_n) - y_n)^2, \qquad
+        \dot c_k = -\lambda_k c_k + \dots, \quad c_k = \sum_n w_n b_k(x_n) (f(x_n) - y_n), \quad
+        \lambda_k = \sum_{n m} w_n b_k(x_n)\, \Theta(x_n, x_m)\, b_k(x_m) w_m
+
+    with Θ the tangent kernel at the start. Copies of the networks are trained on all points at once.
+
+    Args:
+        networks: K draws of one architecture, with one output; one will do, and has no interval.
+        modes: the grid and its functions: :func:`interval_modes`, :func:`circle_modes` or :func:`sphere_modes`.
+        target: y at the grid's points, (N,).
+        optimizer: parameters to an optimiser that treats every entry by itself, such as ``partial(torch.optim.SGD, lr=0.1)``.
+        steps: T. dtype, batch_stats: as for :class:`~lemmata.analysis.Hessian`.
+
+    Where a frequency has several functions, λ is that of their mixture in f_0 − y.
+
+    Cost: T gradients of every network, side by side where that pays (see ``Ensemble``); for each network a kernel on the
+    points. Memory for T K F numbers.
+
+    Errors: ``ArgumentError`` for an option outside its domain or networks that differ in more than their parameters or do
+    not have one output; ``DataError`` for a target that is not finite, does not fit the points, or has none of the modes;
+    ``NumericsError`` for training that diverges; those of the kernel.
+
+    Source: Rahaman et al. 2019, On the spectral bias of neural networks; Basri et al. 2019, The convergence rate of neural
+    networks for learned functions of different frequencies.
+
+    Example:
+        A linear model on the circle knows frequency 1 alone; its kernel there is ½, that of cos² in the mean:
+
+        >>> from functools import partial
+        >>> from lemmata.analysis import circle_modes
+        >>> modes = circle_modes(16, 2)
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> found = frequency_learning([net], modes, 3 * modes.points[:, 0], partial(torch.optim.SGD, lr=1.0), 4)
+        >>> found.frequencies.tolist(), round(found.kernel.item(), 6), round(found.times(0.125).item(), 6)
+        ([1], 0.5, 3.0)
+
+    """
+    if not isinstance(steps, int) or steps < 1:
+        raise ArgumentError("steps", "a whole number ≥ 1", repr(steps), "Count the steps of training.")
+    present = _present(modes, target)
+    ensemble = Ensemble([snapshot(net, dtype, batch_stats)[0] for net in networks])
+    reference = next(iter(ensemble.stacked.values()))
+    points, goal = (part.to(reference.device, reference.dtype) for part in (modes.points, target))
+    weights = modes.weights.to(goal)
+
+    def miss(call: Any, theta: Parameters) -> Tensor:
+        return _one_output(call(theta, points), len(points)) - goal
+
+    start = ensemble.each(miss)
+    kernel = _kernel(ensemble, modes, points, start)
+    rate, paths = None, []
+    groups = [slice(None)] if ensemble.route == "side by side" else [slice(k, k + 1) for k in range(len(ensemble))]
+    for group in groups:
+        parts = {name: part[group].clone() for name, part in ensemble.stacked.items()}
+        rate, path = _train(ensemble, parts, miss, weights, modes, optimizer, steps)
+        paths.append(path)
+    residuals = torch.cat(paths, 1)
+    if not bool(residuals.isfinite().all()):
+        remedy = f"Lower the learning rate; the kernel's largest eigenvalue here is {float(kernel.max()):.4g}."
+        raise NumericsError("optimizer", "training that stays finite", "residuals that overflow", remedy)
+    frequencies = torch.unique(modes.frequencies)[present]
+    return FrequencyLearning(frequencies, residuals[..., present], kernel[:, present], rate)
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        raise ArgumentError(
+            "share", "a number between 0 and 1", repr(share), f"Pass 0.5, or {1 / e:.4f} for e-folding."
+        )
+
+
+def _present(modes: Modes, target: Tensor) -> Tensor:
+    """Which of the frequencies the target has, (F,): the others are rounding."""
+    if not isinstance(target, Tensor) or target.shape != modes.points.shape[:1] or not bool(target.isfinite().all()):
+        given = f"shape {tuple(target.shape)}, or nan" if isinstance(target, Tensor) else type(target).__name__
+        remedy = "Evaluate the target at modes.points, one number each."
+        raise DataError("target", f"finite numbers ({len(modes.points)},)", given, remedy)
+    sizes = modes.amplitudes(target.double().cpu())
+    present = sizes > 1e-6 * float(target.double().norm()) / len(target) ** 0.5
+    if not bool(present.any()):
+        raise DataError("target", "some of the modes", f"none of {modes}", "Take modes up to a higher frequency.")
+    return present
+
+
+def _one_output(output: Tensor, points: int) -> Tensor:
+    if output.numel() != points or output.ndim < 1 or len(output) != points:
+        remedy = "Give the networks one output, (N,) or (N, 1)."
+        raise ArgumentError("networks", f"one number for each of {points} points", str(tuple(output.shape)), remedy)
+    return output.reshape(points)
+
+
+def _kernel(ensemble: Ensemble, modes: Modes, points: Tensor, start: Tensor) -> Tensor:
+    """The kernel's quadratic form on each network's start at each frequency, (K, F)."""
+    index = torch.unique(modes.frequencies, return_inverse=True)[1]
+    basis, weights = modes.basis, modes.weights
+    found = []
+    for place, coefficients in enumerate(modes.coefficients(start.double().cpu())):
+        state = {name: part[place] for name, part in ensemble.stacked.items()}
+        ensemble.network.load_state_dict(state, strict=False)
+        kernel = NTK(ensemble.network, points).dense().double().cpu()
+        inner = (basis.T * weights) @ kernel @ (weights[:, None] * basis)  # (M, M)
+        parts = [coefficients[index == group] for group in range(int(index.max()) + 1)]
+        forms = [p @ inner[index == group][:, index == group] @ p / (p @ p) for group, p in enumerate(parts)]
+        found.append(torch.stack(forms))
+    return torch.stack(found)
+
+
+def _train(
+    ensemble: Ensemble,
+    parts: Parameters,
+    miss: Callable[[Any, Parameters], Tensor],
+    weights: Tensor,
+    modes: Modes,
+    optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
+    steps: int,
+) -> tuple[float | None, Tensor]:
+    """The rate of plain gradient descent, and amplitudes of the residuals of a group of networks, (T + 1, K, F)."""
+    fixed = {name: part for name, part in parts.items() if name not in ensemble.names}
+    theta = {name: parts[name].requires_grad_() for name in ensemble.names}
+    rule = optimizer(list(theta.values()))
+
+    def one(theta: Parameters, fixed: Parameters) -> Tensor:
+        return miss(lambda t, x: functional_call(ensemble.network, (t, fixed), (x,)), theta)
+
+    def every() -> Tensor:
+        if len(next(iter(theta.values()))) > 1:
+            return vmap(one)(theta, fixed)
+        return one(*({name: part[0] for name, part in group.items()} for group in (theta, fixed)))[None]
+
+    kept = []
+    for step in range(steps + 1):
+        residual = every()  # (K, N)
+        kept.append(modes.amplitudes(residual.detach().double()).cpu())
+        if step < steps:
+            rule.zero_grad()
+            (0.5 * (weights * residual.square()).sum()).backward()
+            rule.step()
+    return _plain(rule), torch.stack(kept)
+
+
+def _plain(rule: torch.optim.Optimizer) -> float | None:
+    """The rate, if every step is the gradient times one number."""
+    group = rule.param_groups[0]
+    others = any(group.get(name) for name in ("momentum", "weight_decay", "maximize", "nesterov"))
+    return float(group["lr"]) if type(rule) is torch.optim.SGD and len(rule.param_groups) == 1 and not others else None
