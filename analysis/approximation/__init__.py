@@ -1,6 +1,7 @@
 """What a network can represent, at what cost, and what it cannot: targets, constructions, floors, rates, regions, frequency."""
 
 from .bounded_state import StateBound, state_bound
+from .capacity import CapacityReport, capacity_report
 from .collisions import Collision, latent_collision
 from .floors import Floor, best_in_span
 from .fourier import FourierContent, data_lines, fourier_content
@@ -11,8 +12,10 @@ from .lines import LineRegions, PathRegions, regions_on_line, regions_on_path
 from .modes import Modes, circle_modes, interval_modes, sphere_modes
 from .monotone import MonotoneFloor, monotone_floor
 from .permutations import PermutationFloor, exchangeable_floor, permutation_floor
+from .random_labels import RandomLabels, random_labels
 from .rates import Rate, geometric_rate, rate
 from .remez import Minimax, remez
+from .representation_ranks import LayerRank, representation_ranks
 from .separability import Separability, separability
 from .tracing import piecewise_linear
 from .written_out import PiecewiseLinear
@@ -20,10 +23,12 @@ from .written_out import PiecewiseLinear
 __all__ = [
     "UNBOUNDED",
     "BestPieces",
+    "CapacityReport",
     "Collision",
     "Floor",
     "FourierContent",
     "FrequencyLearning",
+    "LayerRank",
     "LineRegions",
     "Minimax",
     "Modes",
@@ -32,12 +37,14 @@ __all__ = [
     "PermutationFloor",
     "Piece",
     "PiecewiseLinear",
+    "RandomLabels",
     "Rate",
     "Separability",
     "StateBound",
     "affine_pieces",
     "best_in_span",
     "best_pieces",
+    "capacity_report",
     "circle_modes",
     "crossings",
     "data_lines",
@@ -50,10 +57,12 @@ __all__ = [
     "monotone_floor",
     "permutation_floor",
     "piecewise_linear",
+    "random_labels",
     "rate",
     "regions_on_line",
     "regions_on_path",
     "remez",
+    "representation_ranks",
     "separability",
     "sphere_modes",
     "state_bound",
