@@ -57,6 +57,7 @@ STUDIES: tuple[str, ...] = (
     "approximation/polynomials",
     "approximation/regions",
     "approximation/without_positions",
+    "approximation/separability",
     "invariance/translation",
     "invariance/optimizers",
     "invariance/flat_minima",
