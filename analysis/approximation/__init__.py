@@ -1,8 +1,11 @@
 """What a network can represent, at what cost, and what it cannot: targets, constructions, floors, rates, regions, frequency."""
 
+from . import constructions, targets
 from .bounded_state import StateBound, state_bound
 from .capacity import CapacityReport, capacity_report
 from .collisions import Collision, latent_collision
+from .construction import Construction, Witness
+from .domains import Ball, Box, Domain, Finite, Sphere
 from .floors import Floor, best_in_span
 from .fourier import FourierContent, data_lines, fourier_content
 from .free_knots import BestPieces, best_pieces
@@ -17,14 +20,20 @@ from .rates import Rate, geometric_rate, rate
 from .remez import Minimax, remez
 from .representation_ranks import LayerRank, representation_ranks
 from .separability import Separability, separability
+from .targets import Norms, Target
 from .tracing import piecewise_linear
 from .written_out import PiecewiseLinear
 
 __all__ = [
     "UNBOUNDED",
+    "Ball",
     "BestPieces",
+    "Box",
     "CapacityReport",
     "Collision",
+    "Construction",
+    "Domain",
+    "Finite",
     "Floor",
     "FourierContent",
     "FrequencyLearning",
@@ -33,6 +42,7 @@ __all__ = [
     "Minimax",
     "Modes",
     "MonotoneFloor",
+    "Norms",
     "PathRegions",
     "PermutationFloor",
     "Piece",
@@ -40,12 +50,16 @@ __all__ = [
     "RandomLabels",
     "Rate",
     "Separability",
+    "Sphere",
     "StateBound",
+    "Target",
+    "Witness",
     "affine_pieces",
     "best_in_span",
     "best_pieces",
     "capacity_report",
     "circle_modes",
+    "constructions",
     "crossings",
     "data_lines",
     "exchangeable_floor",
@@ -66,4 +80,5 @@ __all__ = [
     "separability",
     "sphere_modes",
     "state_bound",
+    "targets",
 ]

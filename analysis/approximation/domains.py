@@ -1,0 +1,325 @@
+"""Where a target lives: a box, a ball, a sphere or a finite set, each with its uniform law, a quadrature and a grid."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, prod
+from typing import Any, final
+
+import numpy as np
+import torch
+from scipy.special import roots_gegenbauer, roots_jacobi
+from torch import Tensor
+
+from ..errors import ArgumentError, CapacityError, DataError
+
+_MOST = 10**7  # points of a product rule
+
+
+class Domain(ABC):
+    """A compact set with its uniform law, of total mass 1 (abstract). Points are rows, float64, on torch's default device."""
+
+    dimension: int
+
+    @abstractmethod
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """Independent uniform points, (count, d), drawn on the CPU: a seed means the same points on every device."""
+
+    @abstractmethod
+    def quadrature(self, order: int) -> tuple[Tensor, Tensor]:
+        """Points (n, d) and weights (n,) of a rule for the uniform average, exact for polynomials of degree below 2·order."""
+
+    @abstractmethod
+    def grid(self, count: int) -> Tensor:
+        """Regular points, (n, d), with ``count`` an axis or angle; the boundary is among them."""
+
+    @abstractmethod
+    def contains(self, points: Tensor) -> Tensor:
+        """Which rows lie in the domain, to rounding, (n,) bool."""
+
+    def checked(self, points: Any) -> Tensor:
+        """The points, if they are finite rows of the domain.
+
+        Errors: ``DataError`` for another shape or dtype, numbers that are not finite, or points outside.
+        """
+        remedy = f"Pass points of {self!r}, such as domain.sample(100)."
+        if not isinstance(points, Tensor) or not points.is_floating_point():
+            given = f"{points.dtype}" if isinstance(points, Tensor) else type(points).__name__
+            raise DataError("points", "a tensor of real numbers", given, remedy)
+        shape = self._shape()
+        if points.shape[1:] != shape or points.ndim != len(shape) + 1:
+            raise DataError("points", f"shape (n, {', '.join(map(str, shape))})", str(tuple(points.shape)), remedy)
+        bad = (~(points.isfinite().flatten(1).all(1) & self.contains(points))).nonzero()
+        if len(bad):
+            row = int(bad[0])
+            raise DataError("points", f"points of {self!r}", f"row {row}: {points[row].tolist()}", remedy)
+        return points
+
+    def _shape(self) -> tuple[int, ...]:
+        return (self.dimension,)
+
+
+def _tensor(values: Any) -> Tensor:
+    return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float64).to(torch.get_default_device())
+
+
+def whole(name: str, value: Any, least: int = 1, most: int = 10**8) -> int:
+    """The value, if it is an integer in a range; else an ``ArgumentError``."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        expected = f"an integer from {least} to {most}"
+        raise ArgumentError(name, expected, repr(value), f"Pass {name}={least} or more.")
+    return value
+
+
+def _product(axes: Sequence[np.ndarray]) -> np.ndarray:
+    """All combinations of the entries of some axes, the last one running fastest, (n, axes)."""
+    size = prod(map(len, axes))
+    if size > _MOST:
+        raise CapacityError("count", f"at most {_MOST} points", str(size), "Take fewer an axis, or domain.sample(n).")
+    return np.stack([part.ravel() for part in np.meshgrid(*axes, indexing="ij")], 1)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+@final
+@dataclass(frozen=True)
+class Box(Domain):
+    r"""A product of intervals :math:`\prod_i [a_i, b_i]`.
+
+    Args: ``low``, ``high`` – the corners a and b; ``Box.cube(d)`` is [−1, 1]^d.
+
+    Errors: ``ArgumentError`` for corners that do not match, are not finite or leave no interior.
+
+    Example:
+        The mean of x² on [−1, 1] is 1/3:
+
+        >>> x, w = Box.cube(1).quadrature(2)
+        >>> round(float(w @ x[:, 0] ** 2), 12)
+        0.333333333333
+
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        good = len(self.low) == len(self.high) > 0
+        good = good and all(isfinite(a) and isfinite(b) and a < b for a, b in zip(self.low, self.high, strict=True))
+        if not good:
+            remedy = "Pass as many lower as upper ends, finite and in order, such as Box((0.0,), (1.0,))."
+            raise ArgumentError("low, high", "corners of a box", f"{self.low}, {self.high}", remedy)
+
+    @classmethod
+    def cube(cls, dimension: int, low: float = -1.0, high: float = 1.0) -> Box:
+        """The cube [low, high]^d.
+
+        >>> Box.cube(2, 0.0)
+        Box(low=(0.0, 0.0), high=(1.0, 1.0))
+        """
+        return cls((low,) * whole("dimension", dimension), (high,) * dimension)
+
+    @property
+    def dimension(self) -> int:  # type: ignore[override]  # noqa: D102
+        return len(self.low)
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:  # noqa: D102
+        shape = whole("count", count), self.dimension
+        low, high = _tensor(self.low), _tensor(self.high)
+        drawn = torch.rand(shape, generator=_generator(seed), dtype=torch.float64, device="cpu")
+        return low + (high - low) * drawn.to(low.device)
+
+    def quadrature(self, order: int) -> tuple[Tensor, Tensor]:  # noqa: D102
+        x, w = np.polynomial.legendre.leggauss(whole("order", order))
+        axes = [(a + b) / 2 + (b - a) / 2 * x for a, b in zip(self.low, self.high, strict=True)]
+        return _tensor(_product(axes)), _tensor(_product([w / 2] * self.dimension).prod(1))
+
+    def grid(self, count: int) -> Tensor:  # noqa: D102
+        steps = np.arange(whole("count", count, 2)) / (count - 1)  # dyadic where count − 1 is a power of two
+        return _tensor(_product([a + (b - a) * steps for a, b in zip(self.low, self.high, strict=True)]))
+
+    def contains(self, points: Tensor) -> Tensor:  # noqa: D102
+        low, high = (_tensor(end).to(points) for end in (self.low, self.high))
+        slack = 1e-6 * (high - low) if points.dtype == torch.float32 else 1e-12 * (high - low)
+        return ((points >= low - slack) & (points <= high + slack)).all(1)
+
+
+@final
+@dataclass(frozen=True)
+class Sphere(Domain):
+    r"""The unit sphere :math:`S^{d-1}` in :math:`R^d`, d ≥ 2.
+
+    Quadrature: equally spaced angles on the circle, and Gauss–Gegenbauer rules for the latitudes above it.
+
+    Errors: ``ArgumentError`` for a dimension below 2.
+
+    Example:
+        The mean of x₁² is 1/d:
+
+        >>> x, w = Sphere(5).quadrature(3)
+        >>> round(float(w @ x[:, 0] ** 2), 12)
+        0.2
+
+    """
+
+    dimension: int
+
+    def __post_init__(self) -> None:
+        whole("dimension", self.dimension, 2)
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:  # noqa: D102
+        shape = whole("count", count), self.dimension
+        drawn = torch.randn(shape, generator=_generator(seed), dtype=torch.float64, device="cpu")
+        return (drawn / drawn.norm(dim=1, keepdim=True)).to(torch.get_default_device())
+
+    def quadrature(self, order: int) -> tuple[Tensor, Tensor]:  # noqa: D102
+        if 2 * whole("order", order) * order ** (self.dimension - 2) > _MOST:
+            given, remedy = f"order {order}, dimension {self.dimension}", "Take a lower order, or domain.sample(n)."
+            raise CapacityError("order", f"at most {_MOST} points", given, remedy)
+        x = _circle(2 * order)
+        weights = np.full(len(x), 1 / len(x))
+        for d in range(3, self.dimension + 1):
+            heights, masses = roots_gegenbauer(order, (d - 2) / 2)
+            around = np.sqrt((1 - heights) * (1 + heights))
+            rows = [np.column_stack([np.full(len(x), t), r * x]) for t, r in zip(heights, around, strict=True)]
+            x, weights = np.concatenate(rows), np.concatenate([m * weights for m in masses / masses.sum()])
+        return _tensor(x), _tensor(weights)
+
+    def grid(self, count: int) -> Tensor:  # noqa: D102
+        x = _circle(whole("count", count, 2))
+        for _ in range(3, self.dimension + 1):
+            angles = np.pi * np.arange(count + 1) / count
+            if len(x) * len(angles) > _MOST:
+                given, remedy = f"{count} an angle, dimension {self.dimension}", "Take fewer, or domain.sample(n)."
+                raise CapacityError("count", f"at most {_MOST} points", given, remedy)
+            x = np.concatenate([np.column_stack([np.full(len(x), np.cos(a)), np.sin(a) * x]) for a in angles])
+        return _tensor(x)
+
+    def contains(self, points: Tensor) -> Tensor:  # noqa: D102
+        slack = 1e-5 if points.dtype == torch.float32 else 1e-10
+        return (points.norm(dim=1) - 1).abs() <= slack
+
+
+def _circle(count: int) -> np.ndarray:
+    angles = 2 * np.pi * np.arange(count) / count
+    return np.column_stack([np.cos(angles), np.sin(angles)])
+
+
+@final
+@dataclass(frozen=True)
+class Ball(Domain):
+    r"""The closed unit ball of :math:`R^d`; the interval [−1, 1] for d = 1.
+
+    Example:
+        The mean of ‖x‖² is d/(d + 2):
+
+        >>> x, w = Ball(3).quadrature(2)
+        >>> round(float(w @ x.square().sum(1)), 12)
+        0.6
+
+    """
+
+    dimension: int
+
+    def __post_init__(self) -> None:
+        whole("dimension", self.dimension)
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:  # noqa: D102
+        if self.dimension == 1:
+            return Box.cube(1).sample(count, seed)
+        draws, shape = _generator(seed), (whole("count", count), self.dimension)
+        directions = torch.randn(shape, generator=draws, dtype=torch.float64, device="cpu")
+        radii = torch.rand(count, 1, generator=draws, dtype=torch.float64, device="cpu") ** (1 / self.dimension)
+        return (radii * directions / directions.norm(dim=1, keepdim=True)).to(torch.get_default_device())
+
+    def quadrature(self, order: int) -> tuple[Tensor, Tensor]:  # noqa: D102
+        if self.dimension == 1:
+            return Box.cube(1).quadrature(order)
+        directions, around = Sphere(self.dimension).quadrature(order)
+        radii, masses = roots_jacobi(whole("order", order), 0.0, self.dimension - 1.0)  # r^(d−1) dr on [0, 1]
+        points = [r * directions for r in ((radii + 1) / 2).tolist()]
+        return torch.cat(points), torch.cat([m * around for m in (masses / masses.sum()).tolist()])
+
+    def grid(self, count: int) -> Tensor:  # noqa: D102
+        if self.dimension == 1:
+            return Box.cube(1).grid(count)
+        directions, rings = Sphere(self.dimension).grid(count), max(2, count // 4)
+        shells = [directions * (j / rings) for j in range(1, rings + 1)]
+        return torch.cat([torch.zeros_like(directions[:1]), *shells])
+
+    def contains(self, points: Tensor) -> Tensor:  # noqa: D102
+        slack = 1e-5 if points.dtype == torch.float32 else 1e-10
+        return points.norm(dim=1) <= 1 + slack
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Finite(Domain):
+    """Finitely many points, each of the same mass; rows may be points of R^d, sets or sequences.
+
+    Args: ``points`` – (n, …), finite numbers.
+
+    Errors: ``DataError`` for points that are none or not finite.
+
+    Example:
+        >>> Finite.hypercube(3).points.shape
+        torch.Size([8, 3])
+
+    """
+
+    points: Tensor
+
+    def __post_init__(self) -> None:
+        points = self.points
+        good = isinstance(points, Tensor) and points.ndim > 1 and len(points) and points.is_floating_point()
+        if not good or not bool(points.isfinite().all()):
+            given = str(tuple(points.shape)) if isinstance(points, Tensor) else type(points).__name__
+            if good:
+                given += " with nan or inf"
+            raise DataError("points", "finite numbers, one point a row", given, "Pass a float tensor (n, d).")
+
+    @classmethod
+    def hypercube(cls, dimension: int) -> Finite:
+        """The corners of [0, 1]^d, in the order of binary counting."""
+        if whole("dimension", dimension) > 20:
+            raise CapacityError("dimension", "at most 20", str(dimension), "Take a smaller cube.")
+        return cls(_tensor(list(itertools.product((0.0, 1.0), repeat=dimension))))
+
+    @property
+    def dimension(self) -> int:  # type: ignore[override]  # noqa: D102
+        return int(prod(self.points.shape[1:]))
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:  # noqa: D102
+        shape = (whole("count", count),)
+        chosen = torch.randint(len(self.points), shape, generator=_generator(seed), device="cpu")
+        return self.points[chosen.to(self.points.device)]
+
+    def quadrature(self, order: int) -> tuple[Tensor, Tensor]:
+        """All points with equal weights: exact for every function, whatever the order."""
+        return self.points, self.points.new_full((len(self.points),), 1 / len(self.points))
+
+    def grid(self, count: int) -> Tensor:
+        """All points, whatever the count."""
+        return self.points
+
+    def contains(self, points: Tensor) -> Tensor:  # noqa: D102
+        near = torch.cdist(points.flatten(1), self.points.to(points).flatten(1))
+        return near.amin(1) <= 1e-6
+
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(self.points.shape[1:])
+
+    def __repr__(self) -> str:
+        return f"Finite({len(self.points)} points of shape {self._shape()})"
+
+
+def domain_of(domain: Any) -> Domain:
+    """The domain, or an ``ArgumentError`` that names those there are."""
+    if not isinstance(domain, Domain):
+        remedy = "Pass Box(low, high), Ball(d), Sphere(d) or Finite(points)."
+        raise ArgumentError("domain", "a box, ball, sphere or finite set", repr(domain), remedy)
+    return domain
