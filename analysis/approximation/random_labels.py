@@ -135,7 +135,7 @@ def random_labels(
         (1.0, 1.0, 0.5)
 
     """
-    _check(steps, rate, tol, level, max_draws)
+    check_budget(steps, rate, tol, level, max_draws)
     with torch.inference_mode(False), torch.enable_grad():
         private = snapshot(model, dtype, batch_stats)[0]
         theta = leaves(choose(private, params))
@@ -155,7 +155,8 @@ def random_labels(
     return RandomLabels(found, top, 1 / classes, own, labels.numel(), classes, steps, entries, level)
 
 
-def _check(steps: int, rate: float, tol: float, level: float, max_draws: int) -> None:
+def check_budget(steps: int, rate: float, tol: float, level: float, max_draws: int = _LEAST) -> None:
+    """Refuse an option outside its domain."""
     rules = {
         "steps": (steps, "an integer ≥ 1", isinstance(steps, int) and steps >= 1),
         "rate": (rate, "a finite number > 0", 0 < rate < float("inf")),
@@ -197,7 +198,7 @@ def _share(private: nn.Module, names: list[str], given: Any, labels: Tensor, ste
     for name, parameter in pupil.named_parameters():
         parameter.requires_grad_(name in names)
     own = [parameter for parameter in pupil.parameters() if parameter.requires_grad]
-    rule = torch.optim.Adam(own, lr=rate)
+    rule = torch.optim.Adam(own, lr=rate, fused=True)
     falls = torch.optim.lr_scheduler.LambdaLR(rule, lambda step: 1 - step / steps)
     for step in range(steps):
         value = _loss(call(pupil, given), labels)
