@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, DataError, NumericsError
 from .construction import Construction
 from .domains import Box, Domain, Finite, whole
-from .spectra import Lines
+from .target_spectra import Lines
 from .targets import Target
 
 _EPS = 2.0**-52

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, DataError
 from .domains import Ball, Box, Domain, Finite, Sphere, domain_of, whole
-from .spectra import Bell, Lines, Spectrum
+from .target_spectra import Bell, Lines, Spectrum
 
 __all__ = [
     "Norms",
@@ -59,7 +59,7 @@ class Norms:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Target:
     """A function with a domain and what is known of it.
 
@@ -109,6 +109,9 @@ class Target:
             given = f"{values[bad[0]].item()} at {points[bad[0]].flatten().tolist()}"
             raise DataError(self.name, "finite values", given, "Choose a domain on which the target is finite.")
         return values
+
+    def __repr__(self) -> str:
+        return f"Target({self.name} on {self.domain!r})"
 
 
 def _inside(name: str, value: Any, low: float, high: float) -> float:
