@@ -5,6 +5,7 @@ Each loader has one fixed split, checks its numbers against a hash, and names it
 
 from ._checked import DataError
 from .dates import Dates, dates
+from .discs import nine_discs
 from .graphs import Karate, atlas, karate
 from .images import DIGITS, SHUFFLE, digits, mnist1d
 from .series import sunspots
@@ -28,6 +29,7 @@ __all__ = [
     "gaussian",
     "karate",
     "mnist1d",
+    "nine_discs",
     "one_hot",
     "sunspots",
     "wine",
