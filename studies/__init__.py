@@ -58,6 +58,7 @@ STUDIES: tuple[str, ...] = (
     "approximation/regions",
     "approximation/without_positions",
     "approximation/separability",
+    "approximation/counting",
     "invariance/translation",
     "invariance/optimizers",
     "invariance/flat_minima",
