@@ -15,6 +15,7 @@ from .lines import LineRegions, PathRegions, regions_on_line, regions_on_path
 from .modes import Modes, circle_modes, interval_modes, sphere_modes
 from .monotone import MonotoneFloor, monotone_floor
 from .permutations import PermutationFloor, exchangeable_floor, permutation_floor
+from .planes import PlaneRegions, regions_in_plane
 from .random_labels import RandomLabels, random_labels
 from .rates import Rate, geometric_rate, rate
 from .remez import Minimax, remez
@@ -47,6 +48,7 @@ __all__ = [
     "PermutationFloor",
     "Piece",
     "PiecewiseLinear",
+    "PlaneRegions",
     "RandomLabels",
     "Rate",
     "Separability",
@@ -73,6 +75,7 @@ __all__ = [
     "piecewise_linear",
     "random_labels",
     "rate",
+    "regions_in_plane",
     "regions_on_line",
     "regions_on_path",
     "remez",

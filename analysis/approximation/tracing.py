@@ -171,8 +171,9 @@ def piecewise_linear(model: nn.Module, shape: tuple[int, ...]) -> PiecewiseLinea
         (['1 (ReLU)'], 3)
 
     """
-    private = snapshot(model, torch.float64, None)[0].cpu().requires_grad_(False)
+    private = snapshot(model, torch.float64, None)[0].cpu()
     _check(private)
+    private.requires_grad_(False)
     network = _trace(private, shape)
     if not _agree(network, private, shape):
         name = _culprit(private, shape)

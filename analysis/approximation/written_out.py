@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 UNIT = np.finfo(np.float64).eps / 2  # unit roundoff
+_BLOCK = 2**14
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,19 @@ class Layer:
 
     def bend(self, z: Track) -> Track:
         """The output of the units, for the values z before them."""
-        slope = np.where(z.value > 0, self.positive[:, None], self.negative[:, None])
-        steepest = np.maximum(np.abs(self.positive), np.abs(self.negative))[:, None]
-        steep = np.where(np.abs(z.value) > z.error, np.abs(slope), steepest)
-        value = slope * z.value
-        rounding = np.where((np.abs(slope) == 1) | (slope == 0), 0.0, UNIT * np.abs(value))
-        return Track(value, steep * z.error + rounding)
+        out = Track(np.empty_like(z.value), np.empty_like(z.error))
+        step = max(1, _BLOCK // max(z.value.shape[1], 1))  # some units at a time, to stay in the processor's cache
+        for i in range(0, len(z.value), step):
+            rows = slice(i, i + step)
+            low, high = self.negative[rows, None], self.positive[rows, None]
+            value, error = z.value[rows], z.error[rows]
+            slope = np.where(value > 0, high, low)
+            np.multiply(slope, value, out=out.value[rows])
+            hidden = np.abs(value) <= error
+            steep = np.where(hidden, np.maximum(np.abs(high), np.abs(low)), np.abs(slope))
+            np.multiply(steep, error, out=out.error[rows])
+            out.error[rows] += np.where((slope == 0) | (np.abs(slope) == 1), 0.0, UNIT) * np.abs(out.value[rows])
+        return out
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,8 @@ class Cut:
         height = np.abs(a) + np.abs(b)
         share = np.abs(a) / height
         there = (1 - share) * a_error + share * b_error + 4 * UNIT * np.minimum(np.abs(a), np.abs(b))
-        return Cut(share, there / (height - a_error - b_error) * 1.01)
+        least = height - a_error - b_error
+        return Cut(share, np.divide(there * 1.01, least, out=np.ones_like(share), where=least > there))
 
     def between(self, start: tuple[Array, Array], end: tuple[Array, Array]) -> tuple[Array, Array]:
         """Value and error of other units, affine on the segments, at the cuts: the last axis runs over them."""
