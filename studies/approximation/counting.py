@@ -93,7 +93,7 @@ def draw_cells(ax: Any, rows: Rows) -> Columns:
 def lstm_counts_gru_saturates(steps: int, word: str, seed: int, forget: float = 1.0) -> dict[str, Any]:
     r"""The cell of an LSTM counts exactly.
 
-    With its gates saturated, all biases 40, the cell of an LSTM obeys $c_t = c_(t-1) + tanh(40 x_t)$: it is the number of ones
+    With its gates saturated, their biases 40, the cell of an LSTM obeys $c_t = c_(t-1) + tanh(40 x_t)$: it is the number of ones
     less the number of minus ones that were read @weiss2018practical. In float64 the gates are one to the last bit and the count
     is exact. The value is the largest $abs(c_t - sum_(s <= t) x_s) \/ t$, for the word of ones, where $c_t = t$, and for random
     words of $-1$, $0$ and $1$. The control forgets a tenth in each step and saturates at
