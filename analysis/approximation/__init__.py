@@ -6,6 +6,8 @@ from .capacity import CapacityReport, capacity_report
 from .collisions import Collision, latent_collision
 from .construction import Construction, Witness
 from .domains import Ball, Box, Domain, Finite, Sphere
+from .fit_results import FitGrid
+from .fits import fit_grid
 from .floors import Floor, best_in_span
 from .fourier import FourierContent, data_lines, fourier_content
 from .free_knots import BestPieces, best_pieces
@@ -35,6 +37,7 @@ __all__ = [
     "Construction",
     "Domain",
     "Finite",
+    "FitGrid",
     "Floor",
     "FourierContent",
     "FrequencyLearning",
@@ -65,6 +68,7 @@ __all__ = [
     "crossings",
     "data_lines",
     "exchangeable_floor",
+    "fit_grid",
     "fourier_content",
     "frequency_learning",
     "geometric_rate",

@@ -36,6 +36,11 @@ class _Work(_Count):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
+def stacks(work: _Work, count: int, device: torch.device) -> bool:
+    """Whether many networks are faster side by side than one by one, from the sizes of what one of them computes."""
+    return count > 1 and not work.convolves and (device.type != "cpu" or work.numbers <= _SMALL * work.operations)
+
+
 class Ensemble:
     r"""K networks of one architecture, as draws of random weights are, bound at construction.
 
@@ -113,8 +118,7 @@ class Ensemble:
 
     def _small(self, work: _Work) -> bool:
         """The rule: it looks at sizes, never at a clock."""
-        cpu = next(iter(self.stacked.values())).device.type == "cpu"
-        return len(self) > 1 and not work.convolves and (not cpu or work.numbers <= _SMALL * work.operations)
+        return stacks(work, len(self), next(iter(self.stacked.values())).device)
 
 
 def _state(network: Any, name: str) -> Parameters:
