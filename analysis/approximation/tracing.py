@@ -46,16 +46,23 @@ class _Interceptor(TorchFunctionMode):
         """Run one torch function, a rectifier in our way."""
         rule = _RULES.get(func)
         found = None if rule is None else rule(self, *args, **(kwargs or {}))
+        if found is None and func.__name__ in _SELECTIONS and getattr(args[0], "requires_grad", False):
+            remedy = f"Use average pooling or torch.maximum of two tensors in place of {func.__name__}."
+            raise ArgumentError(self.place(), "units that bend one by one", "a choice among several numbers", remedy)
         return func(*args, **(kwargs or {})) if found is None else found
+
+    def place(self) -> str:
+        """The module that is being called."""
+        module = self.within[-1] if self.within else None
+        name = self.names.get(module, "") if module is not None else ""
+        return f"{name or 'model'} ({type(module).__name__})"
 
     def bend(self, z: Tensor, negative: Any = 0.0, positive: Any = 1.0) -> Tensor:
         """A unit that bends at zero: its input is kept, its output is a new source."""
         slopes = [torch.as_tensor(s, dtype=z.dtype).expand_as(z).flatten() for s in (negative, positive)]
         if bool((slopes[0] == slopes[1]).all()):
             return z * slopes[0].view_as(z)
-        module = self.within[-1] if self.within else None
-        name = self.names.get(module, "") if module is not None else ""
-        self.bent.append((f"{name or 'model'} ({type(module).__name__})", z, *slopes))
+        self.bent.append((self.place(), z, *slopes))
         source = torch.zeros_like(z).requires_grad_()
         self.sources.append(source)
         return source
@@ -125,12 +132,12 @@ def _clamp(found: _Interceptor, z: Tensor, min: Any = None, max: Any = None) -> 
     return min + found.bend(z - min) if min is not None else max - found.bend(max - z)
 
 
-def _maximum(found: _Interceptor, a: Tensor, b: Tensor) -> Tensor:
-    return a + found.bend(b - a)
+def _maximum(found: _Interceptor, a: Tensor, b: Any = None, **others: Any) -> Tensor | None:
+    return a + found.bend(b - a) if isinstance(b, Tensor) else None
 
 
-def _minimum(found: _Interceptor, a: Tensor, b: Tensor) -> Tensor:
-    return a - found.bend(a - b)
+def _minimum(found: _Interceptor, a: Tensor, b: Any = None, **others: Any) -> Tensor | None:
+    return a - found.bend(a - b) if isinstance(b, Tensor) else None
 
 
 _RULES: dict[Callable, Callable[..., Tensor | None]] = {
@@ -143,8 +150,8 @@ _RULES: dict[Callable, Callable[..., Tensor | None]] = {
     F.relu6: _relu6,
     **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip), _clamp),
     **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), lambda found, z, min: _clamp(found, z, min)),
-    **dict.fromkeys((torch.maximum, Tensor.maximum), _maximum),
-    **dict.fromkeys((torch.minimum, Tensor.minimum), _minimum),
+    **dict.fromkeys((torch.maximum, Tensor.maximum, torch.max, Tensor.max), _maximum),
+    **dict.fromkeys((torch.minimum, Tensor.minimum, torch.min, Tensor.min), _minimum),
 }
 
 
