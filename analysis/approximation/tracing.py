@@ -16,14 +16,11 @@ from ..errors import ArgumentError, DataError, ModelStateError, NumericsError
 from ..operators.snapshot import snapshot
 from .written_out import Affine, Array, Layer, PiecewiseLinear
 
-_PROBES = (
-    0.0,
-    0.1,
-    1.0,
-    1.0,
-    10.0,
-    100.0,
-)  # sizes of the points at which the traced network is compared with the model
+# Sizes of the points at which the traced network is compared with the model.
+_PROBES = (0.0, *(0.1, 1.0, 10.0, 100.0) * 6)
+# Functions that choose the largest or smallest of several numbers: piecewise linear, but not unit by unit.
+_POOLS = {f"{how}max_pool{d}d" for how in ("", "adaptive_", "fractional_") for d in (1, 2, 3)}
+_ORDERS = {"max", "min", "amax", "amin", "sort", "topk", "kthvalue", "median", "cummax", "cummin"}
 _REMEDY = (
     "Piecewise linear models alone have linear regions: use ReLU, LeakyReLU, PReLU, Hardtanh, ReLU6, abs, "
     "torch.maximum, linear and convolution layers, average pooling, and BatchNorm in eval mode."
@@ -46,7 +43,7 @@ class _Interceptor(TorchFunctionMode):
         """Run one torch function, a rectifier in our way."""
         rule = _RULES.get(func)
         found = None if rule is None else rule(self, *args, **(kwargs or {}))
-        if found is None and func.__name__ in _SELECTIONS and getattr(args[0], "requires_grad", False):
+        if found is None and func.__name__ in _POOLS | _ORDERS and getattr(args[0], "requires_grad", False):
             remedy = f"Use average pooling or torch.maximum of two tensors in place of {func.__name__}."
             raise ArgumentError(self.place(), "units that bend one by one", "a choice among several numbers", remedy)
         return func(*args, **(kwargs or {})) if found is None else found
