@@ -12,7 +12,10 @@ pytestmark = pytest.mark.usefixtures("double")
 
 def test_bends_are_the_jumps_of_the_slope() -> None:
     """3 |2 x₁ − x₂| bends across its line by 6 √5; x₁² does not bend."""
-    vee = lambda x: 3 * (2 * x[:, 0] - x[:, 1]).abs()
+
+    def vee(x):
+        return 3 * (2 * x[:, 0] - x[:, 1]).abs()
+
     normal = torch.tensor([2.0, -1.0])
     points = identities.along_line(normal, torch.tensor(0.0), 5)
     assert torch.allclose(points @ normal, torch.zeros(5), atol=1e-14)
@@ -34,7 +37,10 @@ def test_the_certificate_rejects_two_layers_and_a_perturbed_line() -> None:
     assert trial(n=5, seed=1, layers=2)["value"] == pytest.approx(2**0.5)
     weight, bias = torch.tensor([1.0, 1.0]), torch.tensor(0.0)
     line = identities.along_line(weight, bias, 9)
-    unit = lambda x: torch.relu(x @ torch.tensor([1.0, 1.001]))  # a line that turns away from it
+
+    def unit(x):
+        return torch.relu(x @ torch.tensor([1.0, 1.001]))  # a line that turns away from it
+
     jumps = identities.bends(unit, line, weight)
     assert jumps.max() - jumps.min() > 0.1
 

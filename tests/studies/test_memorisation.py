@@ -21,7 +21,10 @@ def test_between_the_points_it_is_a_polygon() -> None:
         a, b = network.direction, network.thresholds
         places = (x @ a).sort().values
         knots = torch.cat([b, places[-1:] + 1])
-        at = lambda t: network(t[:, None] * a / (a @ a)).numpy()
+
+        def at(t):
+            return network(t[:, None] * a / (a @ a)).numpy()
+
         t = torch.linspace(float(b[0]), float(places[-1]), 500)
         assert np.allclose(at(t), np.interp(t, knots, at(knots)), atol=1e-8)
         assert bool((b[1:] < places[1:]).all() and (b[1:] > places[:-1]).all())
