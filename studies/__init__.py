@@ -60,6 +60,7 @@ STUDIES: tuple[str, ...] = (
     "approximation/memorisation",
     "approximation/narrow",
     "approximation/without_positions",
+    "approximation/attention_limits",
     "approximation/separability",
     "approximation/sets",
     "approximation/counting",
