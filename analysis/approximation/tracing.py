@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from ..errors import ArgumentError, DataError, ModelStateError, NumericsError
+from ..errors import ArgumentError, DataError, LemmataError, ModelStateError, NumericsError
 from ..operators.snapshot import snapshot
 from .written_out import Affine, Array, Layer, PiecewiseLinear
 
@@ -215,6 +215,8 @@ def _trace(model: nn.Module, shape: tuple[int, ...]) -> PiecewiseLinear:
 def _run(model: nn.Module, x: Tensor) -> Tensor:
     try:
         output = model(x * 1)
+    except LemmataError:
+        raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         remedy = "Pass points of the shape that one example has, without the batch axis; the model maps a tensor to a tensor."
         said = " ".join(str(error).split())[:200]
