@@ -162,7 +162,8 @@ def draw_bends(ax: Any, rows: Rows) -> Columns:
         columns["x2"] += list(x[kept, 1])
         columns["bend"] += list(bend[kept])
     ax.figure.colorbar(shown, ax=ax, label="jump of the slope", shrink=0.7)
-    ax.set(aspect="equal", xticks=[], yticks=[], ylim=(-11, 13.5))
+    ax.set(aspect="equal", ylim=(-11, 13.5))
+    ax.axis("off")
     return columns
 
 

@@ -61,6 +61,8 @@ def draw_condition(ax: Any, rows: Rows) -> Columns:
     ax.loglog(sizes, medians, "--", color="0.3", label="condition × precision")
     ax.axhline(1e-8, color="C3", linewidth=1, label="tolerance")
     ax.set(xlabel="points n", ylabel="largest error")
+    ax.minorticks_off()
+    ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.legend()
     return {"points": n, "largest error": error, "condition": condition}
 
