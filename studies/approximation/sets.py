@@ -73,7 +73,7 @@ def draw_collision(ax: Any, rows: Rows) -> Columns:
     row = next(r for r in rows if not r.arm and r.k == 0 and r.point["size"] == 2 and r.point["phi"] == "trained")
     first, second, phi = (np.array(row.values[name]) for name in ("first", "second", "phi"))
     x = np.linspace(0, 1, len(phi))
-    ax.contour(x, x, phi[:, None] + phi[None], levels=14, colors="0.6", linewidths=0.8)
+    ax.contour(x, x, phi[:, None] + phi[None], levels=14, colors="0.6", linewidths=0.8, linestyles="solid")
     level = np.interp(first[:2], x, phi).sum()
     ax.contour(x, x, phi[:, None] + phi[None], levels=[level], colors="C0", linewidths=2)
     for pair in (first, second):
