@@ -1,0 +1,143 @@
+r"""Which frequencies trained networks learn first.
+
+Plain networks fit the low frequencies of a target before the high ones: the spectral bias @rahaman2019spectral, or frequency
+principle @xu2020frequency. It is no property of networks as such: with sines for units, of a high enough frequency, it is gone
+@sitzmann2020implicit, and a target whose high frequencies are loud enough upsets the order too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import pi
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import lemmata.analysis as la
+from lemmata.architectures import MLP, Law
+from lemmata.studies.claim import AtLeast, Grid, claim, script
+
+Rows = Sequence[Any]
+Columns = Mapping[str, Sequence[Any]]
+
+LOUDER = "equal amplitudes: growing like the square of the frequency"
+
+
+OMEGA = 30.0
+#: Uniform on ±1/n in the first layer, of one input, then on ±√(6/n)/ω; the biases as PyTorch has them.
+SIREN = Law("SIREN", lambda n, m: 1 / 3 if n == 1 else 2 / n / OMEGA**2, lambda n, m: 1 / (3 * n), "uniform")
+
+
+def fast_sine(z: Tensor) -> Tensor:
+    """The units of a SIREN."""
+    return torch.sin(OMEGA * z)
+
+
+class Centred(nn.Module):
+    """A network on [−1, 1], asked on [0, 1)."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output at x (N, 1): (N, 1)."""
+        return self.net(2 * x - 1)
+
+
+def network(units: str, width: int, draws: torch.Generator) -> nn.Module:
+    """Two hidden layers, in single precision."""
+    how: dict[str, Any] = dict(dtype=torch.float32, generator=draws)
+    if units.startswith("sin"):
+        return Centred(MLP([1, width, width, 1], fast_sine, SIREN, **how))
+    return Centred(MLP([1, width, width, 1], units, **how))
+
+
+def draw_learning(ax: Any, rows: Rows) -> Columns:
+    """What is left of each frequency as networks of rectifiers learn the target.
+
+    Residual over that at the start against the step of training, geometric means over networks, one curve a frequency,
+    logarithmic vertical axis. From blue, the lowest frequency, to red, the highest, the curves fall one after the other.
+    """
+    chosen = [r.values["left"] for r in rows if not r.arm and r.point["units"] == "relu" and not r.error]
+    curves = np.exp(np.log(np.maximum(chosen, 1e-6)).mean(0)).T  # (frequencies, times)
+    columns: dict[str, Any] = {"step": STRIDE * np.arange(curves.shape[1])}
+    for k, curve in enumerate(curves, 1):
+        shade = (k - 1) / (len(curves) - 1)
+        columns[f"frequency {k}"] = curve
+        ax.semilogy(columns["step"], curve, color=(shade, 0.3, 1 - shade), label=f"k = {k}")
+    ax.axhline(0.5, color="0.3", linestyle="--", linewidth=1)
+    ax.set(xlabel="step", ylabel="residual over that at the start")
+    ax.legend(fontsize="small")
+    return columns
+
+
+def draw_order(ax: Any, rows: Rows) -> Columns:
+    """Time to learn half of a frequency, for three kinds of units.
+
+    Steps over those for frequency one against frequency, medians over networks, logarithmic vertical axis. Rectifiers and
+    tanh rise from frequency to frequency, to tenfold; fast sines take about as long for each. Crosses, for
+    rectifiers when high frequencies are louder, have no order.
+    """
+    columns: dict[str, Any] = {}
+    for arm, units, mark in (
+        ("", "relu", "o-"),
+        ("", "tanh", "o-"),
+        ("", "sine, ω = 30", "s-"),
+        (LOUDER, "relu", "x:"),
+    ):
+        found = [r.values["times"] for r in rows if (r.arm, r.point["units"]) == (arm, units) and not r.error]
+        times = np.median(found, 0)
+        columns["frequency"] = np.arange(1, len(times) + 1)
+        label = units + (", louder high frequencies" if arm else "")
+        columns[label] = times / times[0]
+        ax.semilogy(columns["frequency"], columns[label], mark, label=label)
+    ax.set(xlabel="frequency k", ylabel="steps to one half, over those for k = 1")
+    ax.legend(fontsize="small")
+    return columns
+
+
+STRIDE = 5
+
+
+@claim(
+    source=("rahaman2019spectral", "xu2020frequency", "sitzmann2020implicit"),
+    predicts=AtLeast(0.9, of="mean"),
+    quick=Grid(units=["relu", "tanh", "sine, ω = 30"], highest=[6], width=[256], steps=[600], seeds=12),
+    full=Grid(units=["relu", "tanh", "sine, ω = 30"], highest=[6, 10], width=[256], steps=[2000], seeds=20),
+    controls={LOUDER: dict(power=2)},
+    expects="DEPENDS",
+    switch="units",
+    figures=(draw_learning, draw_order),
+)
+def spectral_bias_frequency_order(
+    units: str, highest: int, width: int, steps: int, seed: int, power: int = 0
+) -> dict[str, Any]:
+    r"""Networks learn low frequencies before high ones.
+
+    Contested. For targets $sum_(k=1)^K sin(2 pi k x + phi_k)$ on an interval, networks of rectifiers and of tanh units were found to fit
+    frequencies in ascending order @rahaman2019spectral @xu2020frequency; networks of sines $sin(30 (W x + b))$ were made to fit
+    all at once @sitzmann2020implicit. The switch is the units. Networks with two wide hidden layers, inputs in $[-1, 1]$ and
+    their usual initial weights are trained on $32$ points by Adam at its usual rate, $0.001$, with random phases. The value is
+    Spearman's rank correlation of $k$ with the number of steps until half of what was missing at frequency $k$ is there; those
+    never learned come last. In the control amplitudes are $k^2$: then the units serve the loud, high
+    frequencies first. Training is in single precision.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    net = network(units, width, draws)
+    modes = la.interval_modes(32, 15)
+    phases = 2 * pi * torch.rand(highest, generator=draws, dtype=torch.float64, device="cpu")
+    k = torch.arange(1, highest + 1, dtype=torch.float64, device="cpu")
+    target = torch.sin(2 * pi * k * modes.points + phases) @ k**power
+    optimizer = partial(torch.optim.Adam, lr=0.001, fused=True)
+    steps = steps // 4 if units.startswith("sin") else steps  # they have learned all by then
+    found = la.frequency_learning([net], modes, target, optimizer, steps, dtype=torch.float32)
+    left = (found.residuals / found.residuals[0])[::STRIDE, 0]
+    return {"value": found.order[0], "times": found.times()[0].clamp(max=steps), "left": left}
+
+
+if __name__ == "__main__":
+    script(__file__)
