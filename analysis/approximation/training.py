@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.utils._pytree import tree_map
 
 
 def train(
@@ -45,40 +46,57 @@ def train(
         ((200, 2), True)
 
     """
-    stacked = {name: value.detach().requires_grad_() for name, value in _stack(networks).items()}
-    single = len(networks) == 1
+    if len(networks) == 1:
+        net = networks[0]
+        parameters = list(net.parameters())
 
-    def alone(parameters: dict[str, Tensor], inputs: Any, target: Any) -> Tensor:
-        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-        return loss(functional_call(networks[0], parameters, arguments), target)
+        def losses_of(inputs: Any, target: Any) -> Tensor:
+            inputs, target = tree_map(lambda part: part[0], (inputs, target))
+            return loss(net(*_arguments(inputs)), target)[None]
+    else:
+        stacked = stack_module_state(list(networks))[0]
+        for name, own in networks[0].named_parameters():
+            stacked[name] = stacked[name].detach().requires_grad_(own.requires_grad)
+        parameters = list(stacked.values())
 
-    def every(inputs: Any, target: Any) -> Tensor:
-        if not single:
-            return vmap(alone, randomness="error")(stacked, inputs, target)
-        first = torch.utils._pytree.tree_map(lambda t: t[0], (stacked, inputs, target))
-        return alone(*first).unsqueeze(0)
+        def one(theta: dict[str, Tensor], inputs: Any, target: Any) -> Tensor:
+            return loss(functional_call(networks[0], theta, _arguments(inputs)), target)
 
-    rule = optimizer(list(stacked.values()))
-    rate = schedule(rule) if schedule else None
-    losses = []
+        def losses_of(inputs: Any, target: Any) -> Tensor:
+            return vmap(one, randomness="error")(stacked, inputs, target)
+
+    losses = _descend(losses_of, batch, steps, optimizer(parameters), schedule)
+    if len(networks) > 1:
+        _write_back(stacked, networks)
+    return losses
+
+
+def _arguments(inputs: Any) -> tuple:
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def _descend(
+    losses_of: Callable[[Any, Any], Tensor],
+    batch: Callable[[int], tuple[Any, Any]],
+    steps: int,
+    rule: torch.optim.Optimizer,
+    schedule: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None,
+) -> Tensor:
+    rate, losses = schedule(rule) if schedule else None, []
     for step in range(steps):
-        values = every(*batch(step))
+        values = losses_of(*batch(step))
         rule.zero_grad()
         values.sum().backward()
         rule.step()
         if rate is not None:
             rate.step()
         losses.append(values.detach())
-    _unstack(stacked, networks)
+    rule.zero_grad()
     return torch.stack(losses)
 
 
-def _stack(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
-    return stack_module_state(list(networks))[0]
-
-
 @torch.no_grad()
-def _unstack(stacked: dict[str, Tensor], networks: Sequence[nn.Module]) -> None:
+def _write_back(stacked: dict[str, Tensor], networks: Sequence[nn.Module]) -> None:
     for i, network in enumerate(networks):
         for name, parameter in network.named_parameters():
             parameter.copy_(stacked[name][i])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from lemmata.analysis import FitGrid, best_in_span, best_pieces, fit_grid
 from lemmata.analysis.approximation.fits import mean_square
 from lemmata.analysis.approximation.last_layer import refit
+from lemmata.analysis.approximation.training import train
 from lemmata.analysis.errors import ArgumentError, DataError
 
 X = torch.linspace(-1, 1, 33, dtype=torch.float64)[:, None]
@@ -166,6 +168,19 @@ def test_outputs_without_an_axis_of_their_own() -> None:
     flat = fit_grid(lambda width, depth: Flat(), (X, Y[:, 0]), [1], seeds=2, steps=20)
     assert torch.allclose(flat.sup, fit_grid(lambda width, depth: relu(4, 1), (X, Y), [1], seeds=2, steps=20).sup)
     assert float(mean_square(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2))) == 25.0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_frozen_stays(count: int) -> None:
+    nets = [relu(3, 1) for _ in range(count)]
+    for net in nets:
+        net[0].weight.requires_grad_(False)
+    before = [net[0].weight.clone() for net in nets], [net[2].weight.clone() for net in nets]
+    data = X.expand(count, -1, -1), Y.expand(count, -1, -1)
+    train(nets, mean_square, lambda step: data, 3, partial(torch.optim.Adam, lr=0.1))
+    for k, net in enumerate(nets):
+        assert torch.equal(net[0].weight, before[0][k]) and not torch.equal(net[2].weight, before[1][k])
+        assert net[2].weight.grad is None
 
 
 NAN = torch.where(X > 0, Y, float("nan"))
