@@ -190,12 +190,12 @@ class Sphere(Domain):
         return _tensor(x), _tensor(weights)
 
     def grid(self, count: int) -> Tensor:  # noqa: D102
-        x = _circle(whole("count", count, 2))
+        if whole("count", count, 2) * (count + 1) ** (self.dimension - 2) > _MOST:
+            given, remedy = f"{count} an angle, dimension {self.dimension}", "Take fewer, or domain.sample(n)."
+            raise CapacityError("count", f"at most {_MOST} points", given, remedy)
+        x = _circle(count)
         for _ in range(3, self.dimension + 1):
             angles = np.pi * np.arange(count + 1) / count
-            if len(x) * len(angles) > _MOST:
-                given, remedy = f"{count} an angle, dimension {self.dimension}", "Take fewer, or domain.sample(n)."
-                raise CapacityError("count", f"at most {_MOST} points", given, remedy)
             x = np.concatenate([np.column_stack([np.full(len(x), np.cos(a)), np.sin(a) * x]) for a in angles])
         return _tensor(x)
 
