@@ -183,19 +183,25 @@ def ridge_sum(target: Target, cells: int) -> Construction:
     low, high = (torch.tensor(end, dtype=torch.float64, device=device) for end in (box.low, box.high))
     least = torch.minimum(omega * low, omega * high).sum(1).tolist()
     most = torch.maximum(omega * low, omega * high).sum(1).tolist()
-    rows, offsets, weights, constant, bound = [], [], [], 0.0, 0.0
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    constant, bound = 0.0, 0.0
     for wave, size, start, end in zip(omega, a.tolist(), least, most, strict=True):
         if start == end:
             constant += size
             continue
         centres = start + (end - start) * (torch.arange(n, dtype=torch.float64, device=device) + 0.5) / n
         slopes, shifts, jumps, first = _steps(size * torch.cos(centres), start, end)
-        rows, offsets, weights = [*rows, slopes[:, None] * wave], [*offsets, shifts], [*weights, jumps]
+        parts.append((slopes[:, None] * wave, shifts, jumps))
         constant, bound = constant + first, bound + abs(size) * min((end - start) / n, 2.0) * (1 + _SMOOTH)
-    net = _sigmoids(torch.cat(rows), torch.cat(offsets), torch.cat(weights), constant)
+    if not parts:
+        raise ArgumentError(
+            "target", "a wave that is not constant", target.name, "Pass frequencies that are not all 0."
+        )
+    rows, offsets, weights = (torch.cat(some) for some in zip(*parts, strict=True))
+    net = _sigmoids(rows, offsets, weights, constant)
     count = {1: 4097, 2: 129, 3: 33}.get(box.dimension, 5)
-    statement = f"{len(rows)} waves, each climbed by {n - 1} sigmoids, make a function of {box.dimension} variables."
-    rounding = 50 * sqrt(len(rows) * n) * _EPS * (lines.mass + 1)
+    statement = f"{len(parts)} waves, each climbed by {n - 1} sigmoids, make a function of {box.dimension} variables."
+    rounding = 50 * sqrt(len(rows)) * _EPS * (lines.mass + 1)
     return Construction(net, target, bound, box, statement, count, rounding)
 
 

@@ -116,7 +116,7 @@ def two_relu_identity_max(d: int, seed: int, layers: str = "tree") -> dict[str, 
     draws = torch.Generator().manual_seed(seed)
     x = torch.randint(-20, 21, (8000, d), generator=draws, device="cpu").to(torch.get_default_device()).double()
     tree = constructions.max_tree(d).network
-    depth = sum(isinstance(module, torch.nn.ReLU) for module in tree)
+    depth = sum(isinstance(module, torch.nn.ReLU) for module in tree.modules())
     assert depth == ceil(log2(d))
     with torch.no_grad():
         if layers == "one":
@@ -196,7 +196,9 @@ def two_relu_identity_depth(n: int, seed: int, layers: int = 1) -> dict[str, Any
     function: Function = lambda x: torch.relu(x @ rows.T + shifts) @ heights  # noqa: E731
     if layers == 2:
         rows, shifts, function = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, -1.0]]), torch.zeros(3), largest_of_three
-    spread, points, found = 0.0, [], []
+    spread = 0.0
+    points: list[Tensor] = []
+    found: list[Tensor] = []
     with torch.no_grad():
         for i in range(len(rows)):
             line = along_line(rows[i], shifts[i], 401)
@@ -205,7 +207,8 @@ def two_relu_identity_depth(n: int, seed: int, layers: int = 1) -> dict[str, Any
             line = line[apart.all(1)]
             jumps = bends(function, line, rows[i])
             spread = max(spread, float(jumps.max() - jumps.min()))
-            points, found = [*points, line], [*found, jumps]
+            points.append(line)
+            found.append(jumps)
     return {"value": spread, "points": torch.cat(points), "bends": torch.cat(found)}
 
 

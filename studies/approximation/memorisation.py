@@ -52,7 +52,8 @@ def draw_condition(ax: Any, rows: Rows) -> Columns:
     of points; a dashed line, the condition number times the precision of floating point, rises above them.
     """
     shown = sorted((row for row in rows if not row.arm), key=lambda row: row.point["n"])
-    n = np.array([row.point["n"] for row in shown])
+    columns: dict[str, Any] = {"points": [row.point["n"] for row in shown]}
+    n = np.array(columns["points"])
     error = np.array([row.values["value"] for row in shown]).clip(1e-17)
     condition = np.array([row.values["condition"] for row in shown])
     ax.loglog(n, error, "o", label="largest error")
@@ -64,7 +65,7 @@ def draw_condition(ax: Any, rows: Rows) -> Columns:
     ax.minorticks_off()
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.legend()
-    return {"points": n, "largest error": error, "condition": condition}
+    return columns | {"largest error": error, "condition": condition}
 
 
 @claim(

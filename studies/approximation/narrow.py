@@ -10,7 +10,7 @@ would refute it. The networks of one neuron more are written down.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import cos, pi
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lemmata.analysis import constructions, targets
 from lemmata.analysis.approximation.construction import network_of
-from lemmata.analysis.approximation.constructions_narrow import string
+from lemmata.analysis.approximation.constructions_narrow import Kind, string
 from lemmata.architectures import MLP
 from lemmata.studies.claim import AtLeast, AtMost, Equals, Grid, claim, script
 from lemmata.studies.data import gaussian
@@ -42,8 +42,9 @@ def trained(x: Tensor, y: Tensor, width: int, depth: int, steps: int, seed: int)
     for _ in range(NETS):
         net = MLP([x.shape[1], *[width] * depth, 1], "relu", init="he", generator=draws, device=x.device)
         with torch.no_grad():
-            for layer in net.layers:
-                layer.bias.copy_(0.3 * gaussian(draws, *layer.bias.shape))
+            for name, parameter in net.named_parameters():
+                if name.endswith("bias"):
+                    parameter.copy_(0.3 * gaussian(draws, *parameter.shape))
         nets.append(net)
     inputs, wanted = x.expand(NETS, -1, -1), y[:, None].expand(NETS, -1, -1)
     loss = lambda output, target: (output - target).abs().pow(POWER).mean().pow(1 / POWER)  # noqa: E731
@@ -291,7 +292,7 @@ def narrow_width_floor_two_neurons(target: str, cells: int, seed: int, share: fl
     layers of two neurons compute: one carries $x$, one the string @hanin2017approximating. The value is the largest error over
     $L\/n$. In the control the slopes are less than $f$ needs.
     """
-    functions = {
+    functions: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
         "waves": (lambda x: torch.sin(9 * x[:, 0]) / 9 + x[:, 0] / 2, 1.5),
         "square": (targets.square(), 2.0),
         "sawtooth": (targets.sawtooth(3), 8.0),
@@ -302,7 +303,8 @@ def narrow_width_floor_two_neurons(target: str, cells: int, seed: int, share: fl
     slope = share * L
     slopes = [[slope], [-slope]] * cells
     ends = torch.stack([values[:-1] - slope * knots[:-1], values[1:] + slope * knots[1:]], 1).flatten()
-    net = network_of(string(slopes, ends.tolist(), (["min", "max"] * cells)[:-1], 0.0))
+    kinds: list[Kind] = ["min" if k % 2 == 0 else "max" for k in range(2 * cells - 1)]
+    net = network_of(string(slopes, ends.tolist(), kinds, 0.0))
     x = torch.arange(64 * cells + 1)[:, None] / (64 * cells)
     with torch.no_grad():
         g = net(x)[:, 0]
