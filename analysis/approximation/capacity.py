@@ -107,8 +107,8 @@ class CapacityReport:
         upper = [high - value for value, (_, high) in zip(values, ends, strict=True)]
         ax.errorbar(places, values, [lower, upper], fmt="o", capsize=3, label="effective rank")
         ax.plot(places, [layer.entries for layer in seen], "_", color="0.3", markersize=12, label="entries")
-        ax.set_xticks(places, [_name(layer) for layer in seen], rotation=90, parse_math=False)
-        ax.set(ylabel="directions", yscale="log")
+        ax.set_xticks(places, [layer.name for layer in seen], rotation=30, ha="right", parse_math=False)
+        ax.set(ylabel="directions", yscale="log", xlabel="representation")
         ax.legend()
         return ax
 

@@ -197,7 +197,7 @@ def borders(network: nn.Module, segments: Tensor) -> float:
 def trained_regions_per_neuron(
     data: str, width: int, depth: int, nets: int, steps: int, seed: int, weights: str = "trained"
 ) -> dict[str, Any]:
-    r"""Between two examples a trained network has no more linear regions than neurons, at any depth.
+    r"""Between two examples a trained network crosses no more borders of linear regions than it has neurons.
 
     $L$ layers of $w$ rectifiers can cut a segment into $w^L$ linear regions and more @montufar2014number. At random weights the mean number
     is bounded by the number of neurons, $w L$ times a constant that does not know the depth @hanin2019complexity, and

@@ -79,7 +79,7 @@ def _map(ax: Any, rows: Rows, data: str, name: str, label: str, style: str) -> C
     )
     counts = np.reshape(columns["parameters"], table.shape)
     if min(counts.shape) > 1:
-        ax.contour(np.log(counts), levels=np.log(counts[0, 1:]), colors="C1", linestyles="--", linewidths=1)
+        ax.contour(np.log(counts), levels=np.log(counts[0, 1:]), colors="C1", linestyles="--", linewidths=1, alpha=0.5)
     ax.grid(visible=False)
     ax.set_xticks(range(len(widths)), [str(width) for width in widths])
     ax.set_yticks(range(len(depths)), [str(depth) for depth in depths])
@@ -88,27 +88,51 @@ def _map(ax: Any, rows: Rows, data: str, name: str, label: str, style: str) -> C
 
 
 def draw_signals(ax: Any, rows: Rows) -> Columns:
-    """Test accuracy by width and depth on MNIST-1D, at one learning rate; in brackets the numbers of parameters.
+    """Test accuracy by width and depth on MNIST-1D; in brackets the parameters, of equal number along dashed lines.
 
-    Heat map, width to the right, depth upwards; dashed lines join equal numbers of parameters. Accuracy rises with the
-    width in every row, and much less with the depth.
+    Heat map at one learning rate, width to the right, depth upwards. Accuracy rises with the width in every row, and much
+    less with the depth.
     """
     return _map(ax, rows, "MNIST-1D", "accuracy", "test accuracy, MNIST-1D", ".3f")
 
 
 def draw_digits(ax: Any, rows: Rows) -> Columns:
-    """Test accuracy by width and depth on handwritten digits, at one learning rate; in brackets the numbers of parameters.
+    """Test accuracy by width and depth on digits; in brackets the parameters, of equal number along dashed lines.
 
-    Heat map, width to the right, depth upwards; dashed lines join equal numbers of parameters. Accuracy rises with the width and falls a little with the depth.
+    Heat map at one learning rate, width to the right, depth upwards. Accuracy rises with the width and falls a little
+    with the depth.
     """
     return _map(ax, rows, "digits", "accuracy", "test accuracy, digits", ".3f")
 
 
 def draw_borders(ax: Any, rows: Rows) -> Columns:
-    """Borders between linear regions on a segment between two signals, by width and depth; in brackets the parameters.
+    """Borders between linear regions on a segment between two examples against the number of neurons.
 
-    Heat map of counts for networks trained on MNIST-1D, width to the right, depth upwards; dashed lines join equal numbers
-    of parameters. Counts grow with the number of
-    neurons, width times depth, along rows and columns alike, far below the powers of six that folding layers make.
+    Both axes logarithmic, colours for the depth. Filled dots, trained networks, lie in one band below the dashed line of as
+    many borders as neurons, whatever the depth; small crosses, the same networks before training, lie among them. Hollow
+    dots, layers that fold, rise above the line with the depth, by a factor of nearly six for each layer.
     """
-    return _map(ax, rows, "MNIST-1D", "borders", "borders on a segment, MNIST-1D", ".1f")
+    columns: dict[str, list[Any]] = {"depth": [], "neurons": [], "weights": [], "borders": []}
+    for place, depth in enumerate(sorted({row.point["depth"] for row in rows})):
+        shown = [row for row in rows if row.point["depth"] == depth]
+        for weights in ("trained", "at the start", "folded"):
+            chosen = [row for row in shown if bool(row.arm) == (weights == "folded")]
+            neurons = [row.point["width"] * depth for row in chosen]
+            key = "at the start" if weights == "at the start" else "value"
+            counts = [row.values[key] * n for row, n in zip(chosen, neurons, strict=True)]
+            how: dict[str, Any] = {"color": f"C{place}", "markersize": 5}
+            if weights == "folded":
+                how["markerfacecolor"] = "none"
+            label = f"depth {depth}" if weights == "trained" else None
+            ax.loglog(neurons, counts, "x" if weights == "at the start" else "o", label=label, **how)
+            for column, cells in zip(
+                columns.values(), ([depth] * len(counts), neurons, [weights] * len(counts), counts), strict=True
+            ):
+                column.extend(cells)
+    reach = [min(columns["neurons"]), max(columns["neurons"])]
+    ax.plot(reach, reach, color="0.3", linestyle="--", linewidth=1, label="as many as neurons")
+    ax.plot([], [], "x", color="0.3", label="before training")
+    ax.plot([], [], "o", color="0.3", markerfacecolor="none", label="layers that fold")
+    ax.set(xlabel="neurons", ylabel="borders on a segment")
+    ax.legend()
+    return columns
