@@ -18,6 +18,7 @@ from .modes import Modes, circle_modes, interval_modes, sphere_modes
 from .monotone import MonotoneFloor, monotone_floor
 from .permutations import PermutationFloor, exchangeable_floor, permutation_floor
 from .planes import PlaneRegions, regions_in_plane
+from .polynomial_floor import polynomial_floor
 from .random_labels import RandomLabels, random_labels
 from .rates import Rate, geometric_rate, rate
 from .remez import Minimax, remez
@@ -77,6 +78,7 @@ __all__ = [
     "monotone_floor",
     "permutation_floor",
     "piecewise_linear",
+    "polynomial_floor",
     "random_labels",
     "rate",
     "regions_in_plane",
