@@ -187,8 +187,8 @@ def regions_on_path(model: nn.Module, points: Tensor) -> PathRegions:
     flat = finite_point("points", points).reshape(len(points), -1).numpy()
     net = piecewise_linear(model, tuple(points.shape[1:]))
     found = [_on_segment(net, a, b) for a, b in itertools.pairwise(flat)]
-    regions = torch.tensor([one.regions for one in found])
-    lengths = torch.tensor([one.length for one in found], dtype=torch.float64)
+    regions = torch.tensor([one.regions for one in found], device="cpu")
+    lengths = torch.tensor([one.length for one in found], dtype=torch.float64, device="cpu")
     return PathRegions(regions, lengths, _density(regions - 1, lengths), tuple(one.method for one in found))
 
 
@@ -208,8 +208,8 @@ def _density(borders: Tensor, lengths: Tensor) -> Estimate:
     if not total:
         remedy = "Pass points that are not all the same."
         raise DataError("points", "a path of positive length", "length 0", remedy)
-    groups = torch.arange(len(lengths)) * _runs(len(lengths)) // len(lengths)
-    sums = torch.zeros(2, int(groups[-1]) + 1, dtype=torch.float64)
+    groups = torch.arange(len(lengths), device=lengths.device) * _runs(len(lengths)) // len(lengths)
+    sums = lengths.new_zeros(2, int(groups[-1]) + 1)
     sums.index_add_(1, groups, torch.stack([borders.double(), lengths]))
     sums = sums[:, sums[1] > 0]
     value, count = float(borders.sum()) / total, sums.shape[1]
@@ -235,13 +235,9 @@ def _on_segment(net: PiecewiseLinear, start: Array, end: Array) -> LineRegions:
     widths = np.cumsum([len(layer.negative) for layer in net.layers])
     switched = [np.flatnonzero(np.array(a.pattern) != np.array(b.pattern)) for a, b in itertools.pairwise(cells)]
     layers = [int(np.searchsorted(widths, units[0], side="right")) for units in switched]
-    return LineRegions(
-        torch.tensor([float(cell.right) for cell in cells[:-1]], dtype=torch.float64),
-        torch.tensor(layers, dtype=torch.long),
-        torch.tensor([cell.pattern for cell in cells], dtype=torch.bool).reshape(len(cells), -1),
-        length,
-        INTEGERS,
-    )
+    places = np.array([float(cell.right) for cell in cells[:-1]])
+    patterns = np.array([cell.pattern for cell in cells], dtype=bool)
+    return LineRegions(*map(torch.from_numpy, (places, np.array(layers, dtype=np.int64), patterns)), length, INTEGERS)
 
 
 @dataclass

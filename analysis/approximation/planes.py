@@ -69,7 +69,7 @@ class PlaneRegions:
         first = self.vertices[self.corners[self.offsets[:-1]]].repeat_interleave(self.offsets.diff(), 0)
         a, b = a - first, b - first
         twice = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-        return torch.zeros(self.regions, dtype=torch.float64).index_add_(0, self._owner, twice) / 2
+        return self.vertices.new_zeros(self.regions).index_add_(0, self._owner, twice) / 2
 
     @property
     def activation_patterns(self) -> int:
@@ -79,12 +79,12 @@ class PlaneRegions:
 
     @property
     def _owner(self) -> Tensor:
-        return torch.arange(self.regions).repeat_interleave(self.offsets.diff())
+        return torch.arange(self.regions, device=self.offsets.device).repeat_interleave(self.offsets.diff())
 
     @property
     def _next(self) -> Tensor:
         """The corner after each corner."""
-        ahead = torch.arange(1, len(self.corners) + 1)
+        ahead = torch.arange(1, len(self.corners) + 1, device=self.corners.device)
         ahead[self.offsets[1:] - 1] = self.offsets[:-1]
         return self.corners[ahead]
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import ArgumentError, DataError, LemmataError, ModelStateError, NumericsError
 from ..operators.snapshot import snapshot
-from .written_out import Affine, Array, Layer, PiecewiseLinear
+from .written_out import Affine, Layer, PiecewiseLinear
 
 # Sizes of the points at which the traced network is compared with the model.
 _PROBES = (0.0, *(0.1, 1.0, 10.0, 100.0) * 6)
@@ -178,9 +178,10 @@ def piecewise_linear(model: nn.Module, shape: tuple[int, ...]) -> PiecewiseLinea
     private = snapshot(model, torch.float64, None)[0].cpu()
     _check(private)
     private.requires_grad_(False)
-    network = _trace(private, shape)
-    if not _agree(network, private, shape):
-        name = _culprit(private, shape)
+    with torch.device("cpu"):
+        network = _trace(private, shape)
+        name = None if _agree(network, private, shape) else _culprit(private, shape)
+    if name is not None:
         raise ArgumentError(name, "a piecewise linear function of the input", "another function", _REMEDY)
     return network
 
@@ -246,19 +247,13 @@ def _agree(
 ) -> bool:
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(len(_PROBES), *shape, generator=generator, dtype=torch.float64, device="cpu")
-    for size, direction in zip(_PROBES, drawn, strict=True):
-        x = (around + size * direction).detach()
-        with torch.no_grad():
-            truth = model(x[None].clone())
-        ours = network(_points(x))
-        gap = np.abs(truth.flatten().numpy() - ours.value[:, 0])
-        if not (gap <= 1e3 * ours.error[:, 0] + 1e-300).all():
-            return False
-    return True
-
-
-def _points(x: Tensor) -> Array:
-    return x.reshape(1, -1).numpy()
+    x = around + torch.tensor(_PROBES, dtype=torch.float64).view(-1, *[1] * len(shape)) * drawn
+    with torch.no_grad():
+        truth = model(x.clone()).flatten(1).numpy()
+    ours = network(x.flatten(1).numpy())
+    return truth.shape == ours.value.T.shape and bool(
+        (np.abs(truth - ours.value.T) <= 1e3 * ours.error.T + 1e-300).all()
+    )
 
 
 def _culprit(model: nn.Module, shape: tuple[int, ...]) -> str:

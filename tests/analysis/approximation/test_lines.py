@@ -261,3 +261,14 @@ def test_the_model_is_left_alone():
     after = model.state_dict()
     assert all(torch.equal(value, after[name]) and value.dtype == after[name].dtype for name, value in before.items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_default_device_other_than_the_cpu_changes_nothing():
+    model, shape = CASES["residual"]
+    points = torch.randn(5, *shape, generator=drawn(0), dtype=torch.float64)
+    plane = points[:3]
+    expected = la.regions_on_path(model, points).regions, la.regions_in_plane(model, *plane)
+    with torch.device("meta"):  # nothing can be computed there
+        path, cells = la.regions_on_path(model, points), la.regions_in_plane(model, *plane)
+        assert torch.equal(path.regions, expected[0]) and repr(cells) == repr(expected[1])
+        assert float(cells.areas.sum()) == pytest.approx(4, abs=1e-12)
