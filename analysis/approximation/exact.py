@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import frexp
+from math import lcm
 
 import numpy as np
 
@@ -63,17 +63,15 @@ def kernel_near(matrix: np.ndarray, guess: np.ndarray) -> Row:
     return found
 
 
-def integral(x: np.ndarray) -> np.ndarray:
-    """Numbers times the least power of two that makes them whole: exact, as long as none overflows.
+def whole(x: np.ndarray) -> np.ndarray:
+    """Points about the first of them, in the greatest unit in which all are whole: an array of Python's integers.
 
     Example:
-        >>> integral(np.array([0.5, 0.75, 3.0])).tolist()
-        [2.0, 3.0, 12.0]
+        >>> whole(np.array([[0.5], [0.75], [3.0]])).tolist()
+        [[0], [1], [10]]
 
     """
-    shift = 0
-    for entry in np.unique(np.abs(x[x != 0])).tolist():
-        fraction, exponent = frexp(entry)
-        whole = int(fraction * 2**53)
-        shift = max(shift, 53 - exponent - ((whole & -whole).bit_length() - 1))
-    return np.ldexp(x, shift)
+    entries = [[Fraction(entry) for entry in row] for row in x.tolist()]
+    moved = [[a - b for a, b in zip(row, entries[0], strict=True)] for row in entries]
+    unit = lcm(*(entry.denominator for row in moved for entry in row))
+    return np.array([[int(entry * unit) for entry in row] for row in moved], dtype=object).reshape(x.shape)

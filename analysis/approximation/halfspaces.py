@@ -9,7 +9,7 @@ from math import comb
 
 import numpy as np
 
-from .exact import echelon, integral
+from .exact import echelon, whole
 
 WORK = 4_000_000  # signs of points beside hyperplanes: a few seconds
 _BLOCK = 200_000
@@ -78,19 +78,24 @@ def _blocks(n: int, d: int) -> Iterator[np.ndarray]:
 
 def _signs(x: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """The side of every point beside the hyperplane through each choice of d points: −1, 0 or 1, (choices, n)."""
-    ones, order = np.ones((len(x), 1)), x.shape[1] + 1
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is left to fractions
-        lifted = np.concatenate([integral(x), ones], 1)
-        spans = lifted[chosen]  # (choices, d, d + 1)
-        minors = [np.linalg.det(np.delete(spans, k, 2)) * (-1) ** k for k in range(order)]
-        values = np.stack(minors, 1) @ lifted.T
-        norms = np.linalg.norm(lifted, axis=1)
-        error = 1e-14 * order**2 * norms[chosen].prod(1)[:, None] * norms
-        signs = np.where(np.abs(values) < 0.5, 0, np.sign(np.nan_to_num(values))).astype(int)
-        doubtful = (error >= 0.5) & ~(np.abs(values) > error)
+    exact = whole(x)
+    n, d = exact.shape
+    unit = max(1, int(abs(exact).max()))
+    ones = np.ones((n, 1), dtype=int)
+    lifted = np.concatenate([exact / unit, ones], 1).astype(
+        float
+    )  # entries of one size, right to half a unit in the last place
+    spans = lifted[chosen]  # (choices, d, d + 1)
+    minors = [np.linalg.det(np.delete(spans, k, 2)) * (-1) ** k for k in range(d + 1)]
+    values = np.stack(minors, 1) @ lifted.T
+    norms = np.linalg.norm(lifted, axis=1)
+    error = 1e-14 * (d + 1) ** 2 * norms[chosen].prod(1)[:, None] * norms
+    least = float(Fraction(1, 2 * unit**d))  # half of what a determinant of whole numbers is at least, in these units
+    signs = np.where(np.abs(values) < least, 0, np.sign(values)).astype(int)
+    doubtful = (error >= least) & (np.abs(values) <= error)
     np.put_along_axis(signs, chosen, 0, 1)
     np.put_along_axis(doubtful, chosen, False, 1)
-    exact = np.concatenate([x, ones], 1)
+    exact = np.concatenate([exact, ones], 1)
     for i, j in np.argwhere(doubtful):
         determinant = echelon([exact[j].tolist(), *exact[chosen[i]].tolist()])[2]
         signs[i, j] = (determinant > 0) - (determinant < 0)

@@ -235,7 +235,7 @@ def _margin(x: np.ndarray, y: np.ndarray, normal: np.ndarray, offset: float) -> 
     """The least signed distance, and whether rounding leaves its sign beyond doubt."""
     f = y * (x @ normal + offset)
     rounding = (x.shape[1] + 2) * 2.0**-52 * (np.abs(x) @ np.abs(normal) + abs(offset))
-    length = float(np.linalg.norm(normal))
+    length = float(np.hypot.reduce(np.abs(normal)))  # which does not overflow
     return float(f.min()) / length if length else 0.0, bool((f > rounding).all())
 
 

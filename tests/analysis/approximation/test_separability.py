@@ -14,7 +14,7 @@ from scipy.optimize import linprog, minimize
 from torch import Tensor
 
 import lemmata.analysis as la
-from lemmata.analysis.approximation.exact import echelon, integral, kernel_near
+from lemmata.analysis.approximation.exact import echelon, kernel_near, whole
 from lemmata.analysis.approximation.halfspaces import most_right
 from lemmata.analysis.errors import DataError, LemmataError
 
@@ -67,10 +67,12 @@ def test_kernel_is_exact_and_near_the_guess() -> None:
     assert np.allclose([float(v) for v in found], [1.0, -2.0, 1.0])
 
 
-def test_numbers_become_whole_without_loss() -> None:
-    x = np.array([0.1, -3.0, 0.0, 2.0**-20])
-    whole = integral(x)
-    assert (whole == np.round(whole)).all() and np.allclose(whole / whole[1] * x[1], x, rtol=0, atol=0)
+def test_points_become_whole_without_loss() -> None:
+    x = np.array([[0.1, 1000.0], [-3.0, 1000.0 + 2.0**-40], [2.0**-20, 999.0]])
+    found = whole(x)
+    for i, j, a, b in itertools.product(range(3), range(3), range(2), range(2)):
+        one, other = (Fraction(x[k, c]) - Fraction(x[0, c]) for k, c in ((i, a), (j, b)))
+        assert found[i, a] * other == found[j, b] * one  # all in one unit
 
 
 # Half-spaces
@@ -146,7 +148,7 @@ def test_xor_is_proved_and_and_is_not() -> None:
 
 
 def test_the_verdict_does_not_depend_on_units() -> None:
-    for scale, shift in ((1e-9, 1e3), (1e12, -5.0)):
+    for scale, shift in ((1e-9, 1e3), (1e12, -5.0), (1e-200, 0.0), (1e200, 0.0)):
         assert not la.separability(SQUARE * scale + shift, XOR).separable
         assert la.separability(SQUARE * scale + shift, AND).separable
 
