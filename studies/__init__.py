@@ -72,6 +72,7 @@ STUDIES: tuple[str, ...] = (
     "approximation/frequency",
     "approximation/spectral_bias",
     "approximation/parity",
+    "approximation/topology",
     "invariance/translation",
     "invariance/optimizers",
     "invariance/flat_minima",

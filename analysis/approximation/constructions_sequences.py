@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import exp, isfinite, pi, sqrt
 
 import torch
@@ -20,11 +20,18 @@ class Automaton(nn.Module):
     r"""A recurrence of rectifiers that runs a finite automaton: :math:`h_t = \mathrm{relu}(W h_{t-1} + U x_t - 1)`.
 
     One neuron for each pair of state and letter is 1 if that state has just read that letter, else 0; one more is 1 before
-    the first letter. Integers all of them: no error at any length.
+    the first letter. Integers all of them: no error at any length. Another activation can be put in place of the rectifier.
     """
 
-    def __init__(self, transitions: Sequence[Sequence[int]], start: int, accepting: Sequence[int]) -> None:
+    def __init__(
+        self,
+        transitions: Sequence[Sequence[int]],
+        start: int,
+        accepting: Sequence[int],
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+    ) -> None:
         super().__init__()
+        self.activation = activation
         states, letters = len(transitions), len(transitions[0])
         ends = torch.tensor([*(state for row in transitions for state in row), start])  # the state of each neuron
         begun = torch.arange(states).repeat_interleave(letters)  # the state that neuron (s, a) starts from
@@ -36,13 +43,18 @@ class Automaton(nn.Module):
         self.letter = nn.Parameter(letter)  # U
         self.readout = nn.Parameter(torch.isin(ends, torch.tensor(list(accepting), dtype=ends.dtype)).to(weight))
 
-    def forward(self, words: Tensor) -> Tensor:
-        """1 for accepted words, else 0, letters as unit vectors, (N, T, A) → (N,)."""
+    def states(self, words: Tensor) -> Tensor:
+        """What the neurons hold before the first letter and after each, (N, T, A) → (T + 1, N, n)."""
         h = words.new_zeros(len(words), len(self.readout))
         h[:, -1] = 1.0
+        held = [h]
         for x in words.unbind(1):
-            h = torch.relu(h @ self.weight.T + x @ self.letter.T - 1)
-        return h @ self.readout
+            held.append(self.activation(held[-1] @ self.weight.T + x @ self.letter.T - 1))
+        return torch.stack(held)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """1 for accepted words, else 0, letters as unit vectors, (N, T, A) → (N,)."""
+        return self.states(words)[-1] @ self.readout
 
 
 def automaton(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, DataError, NumericsError
 from .construction import Construction
-from .domains import Box, Domain, Finite, whole
+from .domains import Box, Domain, Finite, distances, whole
 from .target_spectra import Lines
 from .targets import Target
 
@@ -90,7 +90,7 @@ def memoriser(inputs: Tensor, labels: Tensor, seed: int = 0) -> Construction:
     statement = f"{2 * len(x) + x.shape[1]} numbers give {len(x)} points their labels."
 
     def labelled(points: Tensor) -> Tensor:
-        return y[torch.cdist(points.double(), x).argmin(1)]
+        return y[distances(points.double(), x).argmin(1)]
 
     return Construction(SharedDirection(directions[best], b, weights), labelled, 0.0, target, statement, 1, rounding)
 

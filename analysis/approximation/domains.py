@@ -307,7 +307,7 @@ class Finite(Domain):
         return self.points
 
     def contains(self, points: Tensor) -> Tensor:  # noqa: D102
-        near = torch.cdist(points.flatten(1), self.points.to(points).flatten(1))
+        near = distances(points, self.points.to(points))
         return near.amin(1) <= 1e-6
 
     def _shape(self) -> tuple[int, ...]:
@@ -315,6 +315,11 @@ class Finite(Domain):
 
     def __repr__(self) -> str:
         return f"Finite({len(self.points)} points of shape {self._shape()})"
+
+
+def distances(points: Tensor, others: Tensor) -> Tensor:
+    """Euclidean distances of all pairs of rows, without cancellation, (n, k)."""
+    return torch.cdist(points.flatten(1), others.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def domain_of(domain: Any) -> Domain:

@@ -258,7 +258,7 @@ def parity(dimension: int) -> Target:
     """
     d = whole("dimension", dimension, 1, 16)
     corners = 2 * Finite.hypercube(d).points[2 ** (d - 1) :] - 1  # one of each pair ±ω
-    lines = Lines(pi * corners.cpu(), torch.full((2 ** (d - 1),), 2.0 ** (1 - d), dtype=torch.float64))
+    lines = Lines(pi * corners, torch.full((2 ** (d - 1),), 2.0 ** (1 - d), dtype=torch.float64))
     norms = Norms(1.0, 1.0, 2.0, None, (1.0, 2.0), lines.barron)
     domain = Finite.hypercube(d)
     return Target(f"parity, d = {d}", lambda x: (1 - 2 * x).prod(1), domain, norms, None, "a binary tree", lines)
