@@ -112,7 +112,7 @@ def effective_rank(rows: Sequence[Tensor]) -> Estimate | None:
     pairs_left = pairs - 2 * (squares.sum(1) - own.square())
     value = float(cross / pairs)
     parts = (cross_left / pairs_left.clamp(min=1e-300)).cpu()
-    error = jackknife(value, parts, torch.ones(n, dtype=torch.float64))
+    error = jackknife(value, parts, torch.ones_like(parts))
     return Estimate(value, error, n - 1, None, 0, 0, "jackknife over examples")
 
 

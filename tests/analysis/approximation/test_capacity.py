@@ -223,6 +223,15 @@ def test_the_model_is_never_changed() -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
+def test_a_default_device_that_is_not_the_models() -> None:
+    """What is drawn or gathered on the CPU says so: on a device without numbers nothing else could be told."""
+    model, x = network(3, 8, 2), normal(30, 3)
+    here = la.capacity_report(model, x, steps=5)
+    with torch.device("meta"):
+        there = la.capacity_report(model, x, steps=5)
+    assert repr(here) == repr(there) and not there.notes
+
+
 BAD: dict[str, tuple[Any, type[LemmataError], str, str]] = {
     "no module": (lambda: la.capacity_report(lambda x: x, normal(9, 3)), ArgumentError, "model", "la.Hessian.of"),
     "few inputs": (lambda: la.capacity_report(network(3, 2), normal(3, 3)), DataError, "inputs", "Pass more inputs"),
