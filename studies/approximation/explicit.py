@@ -221,11 +221,11 @@ def automaton_by_recurrence(
     each letter, and $U x_t$ that of the letter; a sum is 2 where both agree. All numbers are 0, 1 and 2. $S A + 1$ neurons suffice, the last one
     for the beginning; with numbers of unbounded precision recurrences can do all that computers can
     @siegelmann1995computational. The value is the share of 200 random words of two letters on which network and automaton
-    differ, for a random automaton; a word is accepted where the network says more than one half. Controls: tanh with the same weights; and a language that no finite automaton knows,
+    differ, for a random automaton whose letters permute its states, so that it never forgets; a word is accepted where the network says more than one half. Controls: tanh with the same weights; and a language that no finite automaton knows,
     words with as many opening as closing letters, for which the network counts up to $S$.
     """
     draws = torch.Generator().manual_seed(seed)
-    moves = torch.randint(0, states, (states, 2), generator=draws, device="cpu").tolist()
+    moves = torch.stack([torch.randperm(states, generator=draws, device="cpu") for _ in range(2)], 1).tolist()
     accepting = [s for s in range(states) if s % 2 == 0]
     letters = torch.randint(0, 2, (200, length), generator=draws, device="cpu")
     if language == "brackets":  # the state is the balance, from −S/2 up, and stops at both ends
