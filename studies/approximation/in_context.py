@@ -24,6 +24,7 @@ Rows = Sequence[Any]
 Columns = Mapping[str, Sequence[Any]]
 
 SOFTMAX = "linear attention: a softmax"
+RATE = 0.1
 
 
 class LinearHead(nn.Module):
@@ -58,19 +59,33 @@ def one_step(d: int, examples: int, rate: float, softmax: bool = False) -> Linea
     return LinearHead(torch.eye(d + 1) - label, -rate * label, examples, softmax).requires_grad_(False)
 
 
+def sequences(x: Tensor, w: Tensor, examples: int, noise: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """Tokens (b, n + q, d + 1) of inputs (b, n + q, d) and weights (b, d), and what the queries should say."""
+    y = x @ w[..., None]
+    shown = y[:, :examples] + noise
+    return torch.cat([x, torch.cat([shown, torch.zeros_like(y[:, examples:])], 1)], -1), y[:, examples:, 0]
+
+
 def tasks(
     draws: torch.Generator, count: int, d: int, examples: int, queries: int, noise: float = 0.0, stretch: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Tokens (count, n + q, d + 1) of linear functions with normal weights and inputs, and what the queries should say.
+    """Random linear functions with normal weights and inputs.
 
     ``noise`` is the variance of what is added to the examples' y, ``stretch`` the standard deviation of the first input.
     """
-    w, x = gaussian(draws, count, d, 1), gaussian(draws, count, examples + queries, d)
+    w, x = gaussian(draws, count, d), gaussian(draws, count, examples + queries, d)
     x = torch.cat([stretch * x[..., :1], x[..., 1:]], -1)
-    y = x @ w
-    shown = y[:, :examples] + noise**0.5 * gaussian(draws, count, examples, 1)
-    e = torch.cat([x, torch.cat([shown, torch.zeros_like(y[:, examples:])], 1)], -1)
-    return e, y[:, examples:, 0]
+    return sequences(x, w, examples, noise**0.5 * gaussian(draws, count, examples, 1))
+
+
+def framed(draws: torch.Generator, count: int, d: int, examples: int) -> tuple[Tensor, Tensor]:
+    """Normal examples, (count · d) tasks: each set with d orthogonal weights and queries of length √d.
+
+    Over a frame the squared error averages to its mean over all weights and queries of covariance I: less noise.
+    """
+    frames = torch.linalg.qr(gaussian(draws, 2, count, d, d))[0] * d**0.5
+    x = torch.cat([gaussian(draws, count, examples, d), frames[0]], 1)
+    return sequences(x.repeat_interleave(d, 0), frames[1].flatten(0, 1), examples)
 
 
 def descended(e: Tensor, examples: int, rate: float, steps: int, start: Tensor) -> Tensor:
@@ -140,8 +155,8 @@ def draw_risk(ax: Any, rows: Rows) -> Columns:
 @claim(
     source=("vonoswald2023transformers", "ahn2023transformers"),
     predicts=Equals("d*(d + 1)/(n + d + 1)", within="0.03*d*(d + 1)/(n + d + 1)"),
-    quick=Grid(n=[10, 20, 40], d=[5], count=[12000], seeds=10),
-    full=Grid(n=[10, 20, 40, 80], d=[5, 10], count=[20000], seeds=20),
+    quick=Grid(n=[10, 20, 40], d=[5], count=[1500], seeds=10),
+    full=Grid(n=[10, 20, 40, 80], d=[5, 10], count=[5000], seeds=20),
     controls={"the best step: one": dict(best=False), SOFTMAX: dict(softmax=True)},
     figures=(draw_risk,),
 )
@@ -150,16 +165,17 @@ def linear_attention_is_gd_risk(
 ) -> dict[str, Any]:
     r"""One step in context leaves an error of d times d plus one over n plus d plus one, and no less.
 
-    For inputs and weights of law $cal(N)(0, I_d)$ and $n$ examples without noise, one step of size $eta$ leaves
+    For $n$ examples without noise whose inputs have the law $cal(N)(0, I_d)$, weights $w$ and a query $x$ of mean zero and
+    covariance $I_d$, one step of size $eta$ leaves
     $ EE (w dot x - hat(y))^2 = d (1 - 2 eta + eta^2 (n + d + 1) / n), $
     from $EE norm(X^top X v)^2 = n (n + d + 1) norm(v)^2$. It is least at
     $ eta^* = n / (n + d + 1), quad "where it is" quad (d (d + 1)) / (n + d + 1). $
     For $n = 20$ and $d = 5$: $eta^* = 0.769$ and 1.154. That this is the best a linear head can do at all, with any
     weights, is shown by @ahn2023transformers @zhang2024trained. The value is the mean squared error of the head with step
-    $eta^*$ on random tasks, four queries each. Controls: the step $eta = 1$, which leaves $d (d + 1)\/n$; a softmax.
+    $eta^*$ on random tasks. Controls: the step $eta = 1$, which leaves $d (d + 1)\/n$; a softmax.
     """
     draws = torch.Generator().manual_seed(seed)
-    e, truth = tasks(draws, count, d, n, 4)
+    e, truth = framed(draws, count, d, n)
     rate = n / (n + d + 1) if best else 1.0
     found = predictions(one_step(d, n, rate, softmax)(e), n)
     rates = np.linspace(0.3, 1.2, 10)
@@ -230,8 +246,8 @@ def linear_attention_is_gd_trained(
         e, truth = tasks(draws, nets * 128, d, n, 4, d * float(noise), stretch)
         return e.unflatten(0, (nets, 128)), truth.unflatten(0, (nets, 128))
 
-    cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.03, total_steps=steps)
-    losses = train(made, partial(mean_square, examples=n), batch, steps, partial(torch.optim.Adam, lr=0.03), cycle)
+    cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=RATE, total_steps=steps)
+    losses = train(made, partial(mean_square, examples=n), batch, steps, partial(torch.optim.Adam, lr=RATE), cycle)
     matrices = torch.stack([-net.V[-1, -1] * net.W for net in made]).detach()
     found = matrices[:, range(d), range(d)].mean(1)
     return {"value": float(found.mean()), "matrix": matrices.mean(0), "final": float(losses[-50:].mean())}
