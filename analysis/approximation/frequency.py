@@ -19,6 +19,8 @@ from ..operators.snapshot import snapshot
 from ..spectra.results import _axes, _check_level, _quantile
 from .modes import Modes
 
+_BLOCK = 256  # steps whose residuals are held before they are projected
+
 
 @dataclass(frozen=True, repr=False)
 class FrequencyLearning:
@@ -269,15 +271,18 @@ def _train(
             return vmap(one)(theta, fixed)
         return one(*({name: part[0] for name, part in group.items()} for group in (theta, fixed)))[None]
 
-    kept = []
+    kept, seen = [], []
     for step in range(steps + 1):
         residual = every()  # (K, N)
-        kept.append(modes.amplitudes(residual.detach().double()).cpu())
+        seen.append(residual.detach())
+        if step == steps or len(seen) == _BLOCK:
+            kept.append(modes.amplitudes(torch.stack(seen).double().cpu()))
+            seen = []
         if step < steps:
             rule.zero_grad()
             (0.5 * (weights * residual.square()).sum()).backward()
             rule.step()
-    return _plain(rule), torch.stack(kept)
+    return _plain(rule), torch.cat(kept)
 
 
 def _plain(rule: torch.optim.Optimizer) -> float | None:

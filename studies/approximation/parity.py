@@ -63,7 +63,7 @@ def draw_orders(ax: Any, rows: Rows) -> Columns:
 
 @claim(
     source="shalevshwartz2017failures",
-    predicts=Equals("2.0**-d", within="1e-12 * 2.0**-d", of="each"),
+    predicts=Equals(1, within=1e-12, of="each"),
     quick=Grid(d=[4, 6, 8], width=[32], seeds=3),
     full=Grid(d=[4, 6, 8, 10], width=[32, 256], seeds=20),
     controls={
@@ -79,15 +79,15 @@ def parity_gradient_parseval(
 
     Let $x$ be uniform on ${0, 1}^d$ and $chi_v (x) = (-1)^(v dot x)$ for $v in {0, 1}^d$. Under squared error the gradient for the
     target $chi_v$ is a part that does not depend on $v$, minus $2 thin EE_x chi_v nabla f$. For every network $f$, by Parseval's identity in each
-    entry of $nabla f$,
-    $ 1/2^d sum_v norm(EE_x chi_v (x) nabla f(x))^2 = 1/2^d EE_x norm(nabla f(x))^2 $
-    @shalevshwartz2017failures. The value is the left side over $EE norm(nabla f)^2$, from all $2^d$ inputs and parities. Controls: the $d$
+    entry of $nabla f$ @shalevshwartz2017failures,
+    $ 1/2^d sum_v norm(EE_x chi_v (x) nabla f(x))^2 = 1/2^d EE_x norm(nabla f(x))^2. $
+    The value is the left side over the right one, from all $2^d$ inputs and parities. Controls: the $d$
     parities of one bit alone; inputs that are not uniform, on which parities are not orthogonal.
     """
     found, square, orders = signals(d, width, share, seed)
     shares = found.square().sum(1) / square
     chosen = shares[orders == 1] if dictators else shares
-    return {"value": chosen.mean(), "shares": shares, "orders": orders}
+    return {"value": chosen.mean() * 2.0**d, "shares": shares, "orders": orders}
 
 
 def draw_dimension(ax: Any, rows: Rows) -> Columns:
@@ -123,9 +123,9 @@ def parity_gradient_parseval_variance(d: int, width: int, seed: int, dictators: 
     r"""The gradient's variance over parities halves with every bit, for every network.
 
     The variance over $v$ of the gradient's part $EE_x chi_v nabla f$ is the mean square of the last claim less the square of its mean, which
-    is $2^(-d) nabla f(0)$: so
-    $ "Var"_v = 2^(-d) EE norm(nabla f)^2 - 4^(-d) norm(nabla f(0))^2 <= 2^(-d) EE norm(nabla f)^2 $
-    @shalevshwartz2017failures. To tell one of $2^d$ parities, gradients must be known to a precision of $2^(-d\/2)$. The value is the variance
+    is $2^(-d) nabla f(0)$, so that @shalevshwartz2017failures
+    $ "Var"_v = 2^(-d) EE norm(nabla f)^2 - 4^(-d) norm(nabla f(0))^2 <= 2^(-d) EE norm(nabla f)^2. $
+    To tell one of $2^d$ parities, gradients must be known to a precision of $2^(-d\/2)$. The value is the variance
     over $EE norm(nabla f)^2$; the equation before the bound holds to rounding (recorded as `gap`). The control takes the $2 d$
     functions $plus.minus chi_v$ of one bit: they, too, are hidden in the labels, but gradients see them.
     """

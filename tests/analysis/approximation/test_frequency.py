@@ -94,6 +94,23 @@ def test_a_frequency_that_is_never_learned_is_infinite_and_last() -> None:
     assert found.interval()[1].isinf().tolist() == [True, True, True]  # one network has no interval
 
 
+def test_on_the_sphere_odd_degrees_need_biases() -> None:
+    """Degree 3 is none of |w·x|: without biases the kernel is zero there; Parseval over degrees gives the others."""
+    modes = sphere_modes(8, 4)
+    x, y, z = modes.points.T
+    goal = 3 * x * y + 5 * x * y * z
+    for bias in (False, True):
+        net = nn.Sequential(nn.Linear(3, 200, bias=bias), nn.ReLU(), nn.Linear(200, 1, bias=False))
+        for parameter in net.parameters():
+            nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(net[2].weight)
+        found = frequency_learning([net], modes, goal, partial(torch.optim.SGD, lr=0.02), 40)
+        assert found.frequencies.tolist() == [2, 3] and float(found.times()[0, 0]) < 40
+        assert (float(found.kernel[0, 1]) > 1e-3) is bias
+        if not bias:
+            assert float((found.residuals[-1, 0, 1] / found.residuals[0, 0, 1] - 1).abs()) < 1e-12
+
+
 def networks(count: int, width: int = 48) -> list[nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
