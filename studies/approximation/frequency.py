@@ -42,7 +42,7 @@ def network(width: int, bias: bool, layers: int, seed: int) -> MLP:
     return MLP(widths, activation="relu", bias=bias, generator=torch.Generator().manual_seed(seed))
 
 
-FREED = {
+FREED: dict[str, dict[str, Any]] = {
     "no biases: with biases": dict(bias=True),
     "one hidden layer: two": dict(layers=2),
 }
@@ -149,6 +149,9 @@ def biasfree_relu_even_harmonics_floor(
 
 class FirstLayer(nn.Module):
     r"""$f(x) = sqrt(2 \/ n) sum_i a_i (phi(w_i dot x + b_i) - phi(w_i^0 dot x))$: it starts at zero, and a stays."""
+
+    start: Tensor
+    a: Tensor
 
     def __init__(self, width: int, units: str, bias: bool, seed: int) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ def signals(d: int, width: int, share: float, seed: int) -> tuple[Tensor, Tensor
     net = MLP([d, width, 1], activation="tanh", generator=torch.Generator().manual_seed(seed))
     gradients = la.Jacobian(net, x).dense()  # (2^d, P)
     chance = torch.where(words == 1, share, 1 - share).prod(1).to(x)
-    parities = 1 - 2 * ((words @ words.T) % 2).to(x)  # (v, x)
+    parities = 1 - 2 * ((x @ x.T) % 2)  # (v, x)
     return parities @ (chance[:, None] * gradients), chance @ gradients.square().sum(1), words.sum(1)
 
 
