@@ -1,11 +1,12 @@
 """What a network can represent, at what cost, and what it cannot: targets, constructions, floors, rates, regions, frequency."""
 
 from . import constructions, targets
+from .arrangements import Arrangement, arrangement
 from .bounded_state import StateBound, state_bound
 from .capacity import CapacityReport, capacity_report
 from .collisions import Collision, latent_collision
 from .construction import Construction, Witness
-from .domains import Ball, Box, Domain, Finite, Sphere
+from .domains import Box, Domain, Finite
 from .fit_results import FitGrid
 from .fits import fit_grid
 from .floors import Floor, best_in_span
@@ -23,13 +24,15 @@ from .random_labels import RandomLabels, random_labels
 from .rates import Rate, geometric_rate, rate
 from .remez import Minimax, remez
 from .representation_ranks import LayerRank, representation_ranks
+from .round_domains import Ball, Sphere
 from .separability import Separability, separability
-from .targets import Norms, Target
+from .target import Norms, Target
 from .tracing import piecewise_linear
 from .written_out import PiecewiseLinear
 
 __all__ = [
     "UNBOUNDED",
+    "Arrangement",
     "Ball",
     "BestPieces",
     "Box",
@@ -61,6 +64,7 @@ __all__ = [
     "Target",
     "Witness",
     "affine_pieces",
+    "arrangement",
     "best_in_span",
     "best_pieces",
     "capacity_report",

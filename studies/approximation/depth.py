@@ -14,35 +14,24 @@ from fractions import Fraction
 from typing import Any
 
 import torch
+from torch import nn
 
+from lemmata.analysis import constructions
+from lemmata.analysis.approximation import UNBOUNDED, affine_pieces, crossings
+from lemmata.analysis.approximation.construction import hidden, network_of
 from lemmata.architectures import MLP, Law
-from lemmata.studies.approximation.piecewise import UNBOUNDED, affine_pieces, crossings, relu_network, sawtooth
+from lemmata.studies.approximation.folds import zigzag
 from lemmata.studies.claim import AtLeast, AtMost, Equals, Grid, claim, script
 
-TENT = [2.0, -4.0, 2.0]  # T(x) = 2 relu(x) − 4 relu(x − 1/2) + 2 relu(x − 1)
-KNOTS = [0.0, -0.5, -1.0]
 BIASED_HE = Law("He weights, unit biases", lambda n, m: 2 / n, lambda n, m: 1.0)
 UNIT = Law("unit weights and biases", lambda n, m: 1.0, lambda n, m: 1.0)
 
 
-def yarotsky_network(m: int) -> MLP:
-    """The network of m hidden layers with f_m(x) = x − Σ_s g_s(x)/4^s: three neurons a tent, one for the sum."""
-    layers: list[Any] = [([[1.0]] * 4, [*KNOTS, 0.0])]
-    for s in range(1, m):
-        layers.append(([[*TENT, 0.0]] * 3 + [[-t / 4**s for t in TENT] + [1.0]], [*KNOTS, 0.0]))
-    return relu_network([*layers, ([[-t / 4**m for t in TENT] + [1.0]], [0.0])])
-
-
-def best_shallow_square(neurons: int) -> MLP:
+def best_shallow_square(neurons: int) -> nn.Module:
     """One hidden layer: the chords of x² between k/N, lowered by half their height, error 1/(8N²) with N = neurons."""
     knots = [-j / neurons for j in range(neurons)]
     slopes = [1 / neurons] + [2 / neurons] * (neurons - 1)
-    return relu_network([([[1.0]] * neurons, knots), ([slopes], [-1 / (8 * neurons**2)])])
-
-
-def tents(k: int) -> MLP:
-    """The tent map of three rectifiers, composed k times."""
-    return relu_network([([[1.0]] * 3, KNOTS), *[([TENT] * 3, KNOTS)] * (k - 1), ([TENT], [0.0])])
+    return network_of(hidden(([[1.0]] * neurons, knots), ([slopes], -1 / (8 * neurons**2))))
 
 
 def draw_construction(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
@@ -102,20 +91,21 @@ def yarotsky_square(m: int, seed: int, layers: str = "m") -> dict[str, Any]:
     errs on $x^2$ by at least $1\/(8 N^2)$, and the control's network attains that with $N = 4 m$. It is the better one
     for $m <= 4$ and falls behind from there on, polynomially against exponentially.
     """
-    net = yarotsky_network(m) if layers == "m" else best_shallow_square(4 * m)
+    net = constructions.square(m).network if layers == "m" else best_shallow_square(4 * m)
     x = torch.arange(2**16 + 1) / 2**16
     with torch.no_grad():
         f = net(x[:, None])[:, 0]
     error = (f - x**2).abs().max()
-    return {"value": error, "x": x[::256], "f": f[::256], "neurons": sum(net.widths[1:-1])}
+    return {"value": error, "x": x[::256], "f": f[::256], "neurons": 4 * m}
 
 
 def _folded(k: int, seed: int, network: str) -> dict[str, Any]:
+    net: nn.Module
     if network == "random":
         draws = torch.Generator().manual_seed(seed)
         net = MLP([1, *[3] * k, 1], activation="relu", init=BIASED_HE, generator=draws)
     else:
-        net = tents(k) if network == "tents" else sawtooth(3 * k)
+        net = constructions.sawtooth(k).network if network == "tents" else zigzag(3 * k)
     pieces = affine_pieces(net)
     knots = [piece.left for piece in pieces] + [Fraction(1)]
     heights = [pieces[0](knots[0]), *(piece(piece.right) for piece in pieces)]
@@ -195,7 +185,7 @@ def telgarsky_sawtooth_crossings(k: int, seed: int, network: str = "tents") -> d
 @claim(
     source="telgarsky2016benefits",
     predicts=AtMost("m + 1", of="max"),
-    quick=Grid(m=[4, 8, 16], seeds=5),
+    quick=Grid(m=[4, 8, 16], seeds=3),
     full=Grid(m=[4, 8, 16, 32, 64], seeds=10),
     controls={"one hidden layer: the same m neurons in two": dict(layers=2)},
 )
@@ -209,7 +199,7 @@ def telgarsky_sawtooth_shallow_bound(m: int, seed: int, layers: int = 1) -> dict
     zigzag of $m\/2$ pieces on $[0, 1]$: their composition has $m^2\/4$ pieces there and two outside.
     """
     if layers == 2:
-        most = least = len(affine_pieces(sawtooth(m // 2, layers=2), *UNBOUNDED))
+        most = least = len(affine_pieces(zigzag(m // 2, layers=2), *UNBOUNDED))
     else:
         draws = torch.Generator().manual_seed(seed)
         nets = (MLP([1, m, 1], activation="relu", init=UNIT, generator=draws) for _ in range(200))
@@ -243,7 +233,7 @@ def telgarsky_sawtooth_floor(k: int, seed: int, network: str = "shallow") -> dic
     labels = (torch.arange(n) % 2).to(x)
     if network == "tents":
         with torch.no_grad():
-            return {"value": _wrong(tents(k)(x[:, None])[:, 0], labels), "fits": 1}
+            return {"value": _wrong(constructions.sawtooth(k).network(x[:, None])[:, 0], labels), "fits": 1}
     if network == "wide":
         return {"value": _wrong(_fit(x, labels, x, torch.ones_like(x), n), labels), "fits": 1}
     draws = torch.Generator().manual_seed(seed)

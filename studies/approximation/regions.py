@@ -4,7 +4,8 @@ A rectifier is an inequality, so a layer cuts its input space into cells on whic
 layer the number of cells is a theorem about hyperplane arrangements @zaslavsky1975facing @pascanu2014number: it depends on
 the weights only through their coincidences. For deep networks the *largest* number grows exponentially with depth
 @montufar2014number, while at random weights it grows like the number of neurons @hanin2019complexity; which of the two one
-quotes decides whether "depth gives exponentially many regions". Everything is counted in exact integer arithmetic.
+quotes decides whether "depth gives exponentially many regions". Every count is exact: in integer arithmetic, or in floating
+point with a bound of the rounding errors for every sign.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from lemmata.analysis import regions_in_plane, regions_on_line
+from lemmata.analysis.approximation import UNBOUNDED, affine_pieces, arrangement
+from lemmata.analysis.approximation.construction import hidden, network_of
+from lemmata.analysis.approximation.integers import to_integers
 from lemmata.architectures import MLP, Law
-from lemmata.studies.approximation.piecewise import (
-    UNBOUNDED,
-    affine_pieces,
-    arrangement,
-    linear_layers,
-    sawtooth,
-    to_integers,
-)
+from lemmata.studies.approximation.folds import MARGIN, cuts, folded_arrangement, zigzag
+from lemmata.studies.approximation.pictures import Picture, draw_cells
 from lemmata.studies.claim import AtLeast, Equals, Grid, claim, script
 
 UNIT = Law("unit weights and biases", lambda n, m: 1.0, lambda n, m: 1.0)
@@ -36,7 +36,7 @@ def vertices_of(lines: np.ndarray) -> np.ndarray:
     return crossing[:, :2] / crossing[:, 2:]
 
 
-def draw_cells(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
+def draw_lines(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
     """The cells of one hidden layer with six neurons in the plane; each line is where one neuron switches.
 
     Six lines in general position cut the plane into twenty-two cells, shaded by the parity of the number of active
@@ -68,7 +68,7 @@ def draw_cells(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
         "general position: zero biases": dict(position="central"),
         "general position: weights parallel in pairs": dict(position="parallel"),
     },
-    figures=(draw_cells,),
+    figures=(draw_lines,),
 )
 def zaslavsky_shallow_regions(n: int, seed: int, position: str = "general") -> dict[str, Any]:
     r"""One hidden layer of n neurons cuts the plane into n over 0 plus n over 1 plus n over 2 cells.
@@ -84,16 +84,68 @@ def zaslavsky_shallow_regions(n: int, seed: int, position: str = "general") -> d
     parallel lines costs one.
     """
     draws = torch.Generator().manual_seed(seed)
-    layer = linear_layers(MLP([2, n, 1], activation="relu", init=UNIT, generator=draws))[0]
+    layer = MLP([2, n, 1], activation="relu", init=UNIT, generator=draws).layers[0]
     weight, bias = layer.weight.detach(), layer.bias.detach()
     if position == "parallel":
         weight = weight[[i // 2 * 2 for i in range(n)]]
     if position == "central":
         bias = torch.zeros_like(bias)
     lines = torch.cat([weight, bias[:, None]], dim=1)
-    found = arrangement([(a, b, c) for a, b, c in to_integers(lines)[0].tolist()])
+    found = arrangement([(a, b, c) for a, b, c in to_integers(lines.cpu())[0].tolist()])
     euler = found.vertices - found.edges + found.cells
     return {"value": found.cells, "vertices": found.vertices, "edges": found.edges, "euler": euler, "lines": lines}
+
+
+def draw_folds(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
+    """Three hidden layers of six neurons that make 1782 cells: each layer folds the square, the last one cuts it.
+
+    A square of nine by nine tiles, each the mirror image of its neighbours; in each of them six lines cross, tangents of a
+    circle. The colour tells which way the function rises.
+    """
+    shown = [row for row in rows if row.arm == "" and row.point["inputs"] == 2 and row.k == 0]
+    row = min(shown, key=lambda row: abs(row.values["value"] - 1782))
+    return draw_cells(ax, row.values)
+
+
+@claim(
+    source="montufar2014number",
+    predicts=Equals("(n//inputs)**(inputs*(depth - 1)) * (1 + n + (inputs - 1)*comb(n, 2))", within=0, of="each"),
+    quick=Grid(inputs=[1, 2], n=[4, 6], depth=[2, 3], seeds=2),
+    full=Grid(inputs=[1, 2], n=[4, 6, 8], depth=[2, 3, 4], seeds=3),
+    controls={
+        "folding weights: He weights, unit biases": dict(weights="random"),
+        "depth: the same neurons in one layer": dict(weights="one layer"),
+    },
+    figures=(draw_folds,),
+)
+def montufar_deep_regions(inputs: int, n: int, depth: int, seed: int, weights: str = "folds") -> dict[str, Any]:
+    r"""Folding makes the number of linear regions a power of the width in the depth.
+
+    Some ReLU network with $n_0$ inputs and $L$ hidden layers of $n >= n_0$ neurons has at least
+    $ floor(n/n_0)^(n_0 (L - 1)) sum_(j=0)^(n_0) binom(n, j) $
+    linear regions @montufar2014number. The witness: each hidden layer but the last maps a cube onto itself, every coordinate in
+    zigzag through $floor(n\/n_0)$ pieces, so that the last layer, $n$ hyperplanes in general position, is seen once
+    in each of the tiles. Counted in the cube alone, the number is met exactly.
+
+    Measured for $n_0 = 1$ and $2$, as breakpoints on the line and as polygons in the plane, cut neuron by neuron; the position of the
+    last layer's hyperplanes is drawn. Controls: random weights, and all $n L$ neurons in one layer in general position.
+    """
+    turn = float(torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu"))
+    net: nn.Module
+    if weights == "folds":
+        net = folded_arrangement(inputs, n, depth, turn)
+    elif weights == "one layer":
+        net = network_of(hidden(cuts(inputs, n * depth, turn), ([[1.0] * (n * depth)], 0.0)))
+    else:
+        draws = torch.Generator().manual_seed(seed)
+        net = MLP([inputs, *[n] * depth, 1], activation="relu", init=BIASED_HE, generator=draws)
+    low, high = MARGIN, 1 - MARGIN
+    if inputs == 1:
+        return {"value": regions_on_line(net, torch.tensor([low]), torch.tensor([high])).regions, "neurons": n * depth}
+    square = [[low, low], [high, low], [high, high], [low, high]]
+    found = regions_in_plane(net, torch.zeros(2), *torch.eye(2), square)
+    picture = Picture.of(found).arrays if found.regions < 4000 else {}
+    return {"value": found.regions, "neurons": n * depth, "undecided": found.undecided, **picture}
 
 
 def draw_power(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
@@ -139,11 +191,12 @@ def linear_region_power(depth: int, weights: str, seed: int, shallow: bool = Fal
     no weights give more than $4 L + 1$ pieces.
     """
     widths = [4 * depth] if shallow else [4] * depth
+    net: nn.Module
     if weights == "random":
         draws = torch.Generator().manual_seed(seed)
         net = MLP([1, *widths, 1], activation="relu", init=BIASED_HE, generator=draws)
     else:
-        net = sawtooth(widths[0], layers=len(widths))
+        net = zigzag(widths[0], layers=len(widths))
     pieces = len(affine_pieces(net, *UNBOUNDED))
     return {"value": pieces, "neurons": 4 * depth, "pieces per neuron": pieces / (4 * depth)}
 

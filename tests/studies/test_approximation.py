@@ -9,8 +9,12 @@ import pytest
 import torch
 from scipy import integrate, optimize
 
+from lemmata.analysis import constructions
+from lemmata.analysis.approximation import affine_pieces, arrangement, crossings
+from lemmata.analysis.approximation.construction import hidden, network_of
 from lemmata.architectures import MLP, Law
-from lemmata.studies.approximation import depth, piecewise, polynomials, regions
+from lemmata.studies.approximation import depth, polynomials, regions
+from lemmata.studies.approximation.folds import cuts, zigzag
 
 UNIT = Law("unit", lambda n, m: 1.0, lambda n, m: 1.0)
 AXES = [(1, 0, 0), (0, 1, 0), (1, 1, -1)]
@@ -27,23 +31,23 @@ def random_net(widths, seed):
 
 
 def test_hand_made_pieces():
-    vee = piecewise.relu_network([([[1.0], [-1.0]], [-0.5, 0.5]), ([[1.0, 1.0]], [0.0])])  # |x − 1/2|
-    first, second = piecewise.affine_pieces(vee)
+    vee = network_of(hidden(([[1.0], [-1.0]], [-0.5, 0.5]), ([[1.0, 1.0]], 0.0)))  # |x − 1/2|
+    first, second = affine_pieces(vee)
     assert (first.left, first.right, first.slope, first.offset) == (0, Fraction(1, 2), -1, Fraction(1, 2))
     assert (second.right, second.slope, second.offset) == (1, 1, Fraction(-1, 2))
-    assert piecewise.crossings([first, second], Fraction(1, 4)) == 2
-    assert piecewise.crossings([first, second], Fraction(1, 2)) == 0  # touched at the ends only
+    assert crossings([first, second], Fraction(1, 4)) == 2
+    assert crossings([first, second], Fraction(1, 2)) == 0  # touched at the ends only
 
 
 def test_kinks_that_cancel_are_no_pieces():
-    line = piecewise.relu_network([([[1.0], [-1.0]], [-0.5, 0.5]), ([[1.0, -1.0]], [0.0])])  # x − 1/2
-    assert len(piecewise.affine_pieces(line)) == 1
+    line = network_of(hidden(([[1.0], [-1.0]], [-0.5, 0.5]), ([[1.0, -1.0]], 0.0)))  # x − 1/2
+    assert len(affine_pieces(line)) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_pieces_are_the_network(seed):
     net = random_net([1, 5, 5, 5, 1], seed)
-    pieces = piecewise.affine_pieces(net, Fraction(-3), Fraction(3))
+    pieces = affine_pieces(net, Fraction(-3), Fraction(3))
     assert pieces[0].left == -3 and pieces[-1].right == 3
     for piece, following in itertools.pairwise(pieces):
         assert piece.right == following.left and piece(piece.right) == following(piece.right)
@@ -59,18 +63,18 @@ def test_sawtooth_equals_the_iterated_tent(k):
     by_hand = x
     for _ in range(k):
         by_hand = 1 - (2 * by_hand - 1).abs()
-    assert torch.equal(depth.tents(k)(x[:, None])[:, 0], by_hand)
-    assert len(piecewise.affine_pieces(depth.tents(k))) == 2**k
+    assert torch.equal(constructions.sawtooth(k).network(x[:, None])[:, 0], by_hand)
+    assert len(affine_pieces(constructions.sawtooth(k).network)) == 2**k
 
 
 def test_a_low_tent_is_found_out():
-    low = piecewise.relu_network([([[1.0]] * 3, depth.KNOTS), ([[0.9, -1.8, 0.9]], [0.0])])
-    assert piecewise.crossings(piecewise.affine_pieces(low)) == 0
+    low = network_of(hidden(([[1.0]] * 3, [0.0, -0.5, -1.0]), ([[0.9, -1.8, 0.9]], 0.0)))
+    assert crossings(affine_pieces(low)) == 0
 
 
 @pytest.mark.parametrize(("teeth", "layers"), [(4, 1), (4, 3), (3, 2)])
 def test_folds_multiply(teeth, layers):
-    assert piecewise.crossings(piecewise.affine_pieces(piecewise.sawtooth(teeth, layers))) == teeth**layers
+    assert crossings(affine_pieces(zigzag(teeth, layers))) == teeth**layers
 
 
 # Arrangements
@@ -85,12 +89,17 @@ def test_folds_multiply(teeth, layers):
     ],
 )
 def test_known_arrangements(lines, counts):
-    found = piecewise.arrangement(lines)
+    found = arrangement(lines)
     assert (found.vertices, found.edges, found.cells) == counts
 
 
+def test_parallel_lines_alone_are_refused():
+    with pytest.raises(ValueError, match="lines.*make n . 1 cells"):
+        arrangement([(1, 0, 0), (2, 0, 1)])
+
+
 def test_a_coincidence_of_one_part_in_a_billion_counts():
-    assert piecewise.arrangement([(10**9, 0, 0), (0, 10**9, 0), (10**9, 10**9, -1)]).cells == 7
+    assert arrangement([(10**9, 0, 0), (0, 10**9, 0), (10**9, 10**9, -1)]).cells == 7
 
 
 def cells_by_linear_programming(lines):
@@ -113,6 +122,38 @@ def test_cells_by_linear_programming(seed, position):
     assert found["euler"] == 1
 
 
+# Folds
+
+
+@pytest.mark.parametrize("margin", [0.0, 1 / 16])
+def test_a_fold_with_a_margin_maps_its_cube_onto_itself(margin):
+    x = torch.linspace(margin, 1 - margin, 12 * 50 + 1)
+    image = zigzag(4, margin=margin)(x[:, None])[:, 0].detach()
+    assert float(image.min()) == pytest.approx(margin, abs=1e-12)
+    assert float(image.max()) == pytest.approx(1 - margin, abs=1e-12)
+    assert int((image.diff().sign().diff() != 0).sum()) == 3
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.5, 0.99])
+def test_the_last_cuts_meet_inside(turn):
+    weight, bias = map(np.array, cuts(2, 8, turn))
+    for i, j in itertools.combinations(range(8), 2):
+        point = np.linalg.solve(weight[[i, j]], -bias[[i, j]])
+        assert (abs(point - 0.5) < 0.5 - 1 / 16).all()
+
+
+def test_folds_by_sampling():
+    """A fine grid finds at most as many activation patterns as there are cells, and most of them."""
+    from lemmata.studies.approximation.folds import folded_arrangement
+
+    x = torch.linspace(1 / 16, 15 / 16, 400)
+    h, seen = torch.cartesian_prod(x, x), []
+    for layer in folded_arrangement(2, 4, 2, 0.3)[:-1]:
+        h = layer(h).detach()
+        seen += [h > 0] if isinstance(layer, torch.nn.ReLU) else []
+    assert len(torch.cat(seen, 1).unique(dim=0)) == 44 == regions.montufar_deep_regions(2, 4, 2, seed=0)["value"]
+
+
 # Closed forms
 
 
@@ -122,9 +163,9 @@ def test_yarotsky_to_the_last_digit(m):
 
 
 def test_a_perturbed_weight_is_seen():
-    net = depth.yarotsky_network(3)
+    net = constructions.square(3).network
     with torch.no_grad():
-        net.layers[1].weight[0, 0] += 1e-12
+        net[2].weight[0, 0] += 1e-12
         x = torch.arange(2**10 + 1) / 2**10
         assert (net(x[:, None])[:, 0] - x**2).abs().max().item() != 2.0**-8
 
@@ -175,6 +216,7 @@ CLAIMS = [
     polynomials.leshno_polynomial_rank,
     polynomials.leshno_polynomial_rank_floor,
     regions.zaslavsky_shallow_regions,
+    regions.montufar_deep_regions,
     regions.linear_region_power,
 ]
 

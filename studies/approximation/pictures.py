@@ -1,0 +1,47 @@
+"""Pictures of cells, from what a ledger keeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lemmata.analysis import PlaneRegions
+
+_KEPT = ("vertices", "edges", "edge_layers", "corners", "offsets", "slopes")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The arrays that a picture of cells takes, in single precision."""
+
+    arrays: Mapping[str, np.ndarray]
+
+    @staticmethod
+    def of(found: PlaneRegions) -> Picture:
+        """What :func:`draw_cells` takes."""
+        arrays = {name: getattr(found, name).numpy() for name in _KEPT}
+        kinds = {"f": np.float32, "i": np.int32}
+        return Picture({name: array.astype(kinds[array.dtype.kind]) for name, array in arrays.items()})
+
+
+def draw_cells(ax: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Cells coloured by the slope of the function, borders by layer; returns the borders drawn."""
+    import torch
+
+    arrays = {name: torch.from_numpy(np.asarray(values[name])) for name in _KEPT}
+    empty = torch.zeros(0, dtype=torch.long)
+    PlaneRegions(**arrays, neighbours=empty, patterns=empty, undecided=0).plot(ax)
+    inner = arrays["edge_layers"] >= 0
+    ends = arrays["vertices"][arrays["edges"][inner].long()].numpy()
+    ax.set(xlabel="$x_1$", ylabel="$x_2$")
+    layer = arrays["edge_layers"][inner].numpy() + 1
+    return {
+        "x_1": ends[:, 0, 0],
+        "x_2": ends[:, 0, 1],
+        "to x_1": ends[:, 1, 0],
+        "to x_2": ends[:, 1, 1],
+        "layer": layer,
+    }
