@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import ArgumentError, DataError
 from .construction import Construction, Layers, affine, beside, hidden, network_of, passing, then
-from .domains import Ball, Box, Domain, Finite, whole
+from .domains import Box, Domain, Finite, whole
+from .round_domains import Ball
 from .targets import cone as cone_target
 
 _EPS = 2.0**-52

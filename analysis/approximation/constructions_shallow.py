@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, DataError, NumericsError
 from .construction import Construction
 from .domains import Box, Domain, Finite, distances, whole
+from .target import Target
 from .target_spectra import Lines
-from .targets import Target
 
 _EPS = 2.0**-52
 _DRAWS = 100  # of a sampled network, before one that meets the mean is given up

@@ -1,4 +1,4 @@
-"""Where a target lives: a box, a ball, a sphere or a finite set, each with its uniform law, a quadrature and a grid."""
+"""Where a target lives: a box or a finite set, with its uniform law, a quadrature and a grid; what all domains share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from scipy.special import roots_gegenbauer, roots_jacobi
 from torch import Tensor
 
 from ..errors import ArgumentError, CapacityError, DataError
 
-_MOST = 10**7  # points of a product rule
+#: Points of a product rule.
+MOST = 10**7
 
 
 class Domain(ABC):
@@ -62,7 +62,8 @@ class Domain(ABC):
         return (self.dimension,)
 
 
-def _tensor(values: Any) -> Tensor:
+def tensor_of(values: Any) -> Tensor:
+    """Numbers in float64 on torch's default device."""
     return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float64).to(torch.get_default_device())
 
 
@@ -77,12 +78,13 @@ def whole(name: str, value: Any, least: int = 1, most: int = 10**8) -> int:
 def _product(axes: Sequence[np.ndarray]) -> np.ndarray:
     """All combinations of the entries of some axes, the last one running fastest, (n, axes)."""
     size = prod(map(len, axes))
-    if size > _MOST:
-        raise CapacityError("count", f"at most {_MOST} points", str(size), "Take fewer an axis, or domain.sample(n).")
+    if size > MOST:
+        raise CapacityError("count", f"at most {MOST} points", str(size), "Take fewer an axis, or domain.sample(n).")
     return np.stack([part.ravel() for part in np.meshgrid(*axes, indexing="ij")], 1)
 
 
-def _generator(seed: int) -> torch.Generator:
+def generator_of(seed: int) -> torch.Generator:
+    """A generator on the CPU: a seed means the same draws on every device."""
     return torch.Generator("cpu").manual_seed(seed)
 
 
@@ -129,131 +131,23 @@ class Box(Domain):
 
     def sample(self, count: int, seed: int = 0) -> Tensor:  # noqa: D102
         shape = whole("count", count), self.dimension
-        low, high = _tensor(self.low), _tensor(self.high)
-        drawn = torch.rand(shape, generator=_generator(seed), dtype=torch.float64, device="cpu")
+        low, high = tensor_of(self.low), tensor_of(self.high)
+        drawn = torch.rand(shape, generator=generator_of(seed), dtype=torch.float64, device="cpu")
         return low + (high - low) * drawn.to(low.device)
 
     def quadrature(self, order: int) -> tuple[Tensor, Tensor]:  # noqa: D102
         x, w = np.polynomial.legendre.leggauss(whole("order", order))
         axes = [(a + b) / 2 + (b - a) / 2 * x for a, b in zip(self.low, self.high, strict=True)]
-        return _tensor(_product(axes)), _tensor(_product([w / 2] * self.dimension).prod(1))
+        return tensor_of(_product(axes)), tensor_of(_product([w / 2] * self.dimension).prod(1))
 
     def grid(self, count: int) -> Tensor:  # noqa: D102
         steps = np.arange(whole("count", count, 2)) / (count - 1)  # dyadic where count − 1 is a power of two
-        return _tensor(_product([a + (b - a) * steps for a, b in zip(self.low, self.high, strict=True)]))
+        return tensor_of(_product([a + (b - a) * steps for a, b in zip(self.low, self.high, strict=True)]))
 
     def contains(self, points: Tensor) -> Tensor:  # noqa: D102
-        low, high = (_tensor(end).to(points) for end in (self.low, self.high))
+        low, high = (tensor_of(end).to(points) for end in (self.low, self.high))
         slack = 1e-6 * (high - low) if points.dtype == torch.float32 else 1e-12 * (high - low)
         return ((points >= low - slack) & (points <= high + slack)).all(1)
-
-
-@final
-@dataclass(frozen=True)
-class Sphere(Domain):
-    r"""The unit sphere :math:`S^{d-1}` in :math:`R^d`, d ≥ 2.
-
-    Quadrature: equally spaced angles on the circle, and Gauss–Gegenbauer rules for the latitudes above it.
-
-    Errors: ``ArgumentError`` for a dimension below 2.
-
-    Example:
-        The mean of x₁² is 1/d:
-
-        >>> x, w = Sphere(5).quadrature(3)
-        >>> round(float(w @ x[:, 0] ** 2), 12)
-        0.2
-
-    """
-
-    dimension: int
-
-    def __post_init__(self) -> None:
-        whole("dimension", self.dimension, 2)
-
-    def sample(self, count: int, seed: int = 0) -> Tensor:  # noqa: D102
-        shape = whole("count", count), self.dimension
-        drawn = torch.randn(shape, generator=_generator(seed), dtype=torch.float64, device="cpu")
-        return (drawn / drawn.norm(dim=1, keepdim=True)).to(torch.get_default_device())
-
-    def quadrature(self, order: int) -> tuple[Tensor, Tensor]:  # noqa: D102
-        if 2 * whole("order", order) * order ** (self.dimension - 2) > _MOST:
-            given, remedy = f"order {order}, dimension {self.dimension}", "Take a lower order, or domain.sample(n)."
-            raise CapacityError("order", f"at most {_MOST} points", given, remedy)
-        x = _circle(2 * order)
-        weights = np.full(len(x), 1 / len(x))
-        for d in range(3, self.dimension + 1):
-            heights, masses = roots_gegenbauer(order, (d - 2) / 2)
-            around = np.sqrt((1 - heights) * (1 + heights))
-            rows = [np.column_stack([np.full(len(x), t), r * x]) for t, r in zip(heights, around, strict=True)]
-            x, weights = np.concatenate(rows), np.concatenate([m * weights for m in masses / masses.sum()])
-        return _tensor(x), _tensor(weights)
-
-    def grid(self, count: int) -> Tensor:  # noqa: D102
-        if whole("count", count, 2) * (count + 1) ** (self.dimension - 2) > _MOST:
-            given, remedy = f"{count} an angle, dimension {self.dimension}", "Take fewer, or domain.sample(n)."
-            raise CapacityError("count", f"at most {_MOST} points", given, remedy)
-        x = _circle(count)
-        for _ in range(3, self.dimension + 1):
-            angles = np.pi * np.arange(count + 1) / count
-            x = np.concatenate([np.column_stack([np.full(len(x), np.cos(a)), np.sin(a) * x]) for a in angles])
-        return _tensor(x)
-
-    def contains(self, points: Tensor) -> Tensor:  # noqa: D102
-        slack = 1e-5 if points.dtype == torch.float32 else 1e-10
-        return (points.norm(dim=1) - 1).abs() <= slack
-
-
-def _circle(count: int) -> np.ndarray:
-    angles = 2 * np.pi * np.arange(count) / count
-    return np.column_stack([np.cos(angles), np.sin(angles)])
-
-
-@final
-@dataclass(frozen=True)
-class Ball(Domain):
-    r"""The closed unit ball of :math:`R^d`; the interval [−1, 1] for d = 1.
-
-    Example:
-        The mean of ‖x‖² is d/(d + 2):
-
-        >>> x, w = Ball(3).quadrature(2)
-        >>> round(float(w @ x.square().sum(1)), 12)
-        0.6
-
-    """
-
-    dimension: int
-
-    def __post_init__(self) -> None:
-        whole("dimension", self.dimension)
-
-    def sample(self, count: int, seed: int = 0) -> Tensor:  # noqa: D102
-        if self.dimension == 1:
-            return Box.cube(1).sample(count, seed)
-        draws, shape = _generator(seed), (whole("count", count), self.dimension)
-        directions = torch.randn(shape, generator=draws, dtype=torch.float64, device="cpu")
-        radii = torch.rand(count, 1, generator=draws, dtype=torch.float64, device="cpu") ** (1 / self.dimension)
-        return (radii * directions / directions.norm(dim=1, keepdim=True)).to(torch.get_default_device())
-
-    def quadrature(self, order: int) -> tuple[Tensor, Tensor]:  # noqa: D102
-        if self.dimension == 1:
-            return Box.cube(1).quadrature(order)
-        directions, around = Sphere(self.dimension).quadrature(order)
-        radii, masses = roots_jacobi(whole("order", order), 0.0, self.dimension - 1.0)  # r^(d−1) dr on [0, 1]
-        points = [r * directions for r in ((radii + 1) / 2).tolist()]
-        return torch.cat(points), torch.cat([m * around for m in (masses / masses.sum()).tolist()])
-
-    def grid(self, count: int) -> Tensor:  # noqa: D102
-        if self.dimension == 1:
-            return Box.cube(1).grid(count)
-        directions, rings = Sphere(self.dimension).grid(count), max(2, count // 4)
-        shells = [directions * (j / rings) for j in range(1, rings + 1)]
-        return torch.cat([torch.zeros_like(directions[:1]), *shells])
-
-    def contains(self, points: Tensor) -> Tensor:  # noqa: D102
-        slack = 1e-5 if points.dtype == torch.float32 else 1e-10
-        return points.norm(dim=1) <= 1 + slack
 
 
 @final
@@ -287,7 +181,7 @@ class Finite(Domain):
         """The corners of [0, 1]^d, in the order of binary counting."""
         if whole("dimension", dimension) > 20:
             raise CapacityError("dimension", "at most 20", str(dimension), "Take a smaller cube.")
-        return cls(_tensor(list(itertools.product((0.0, 1.0), repeat=dimension))))
+        return cls(tensor_of(list(itertools.product((0.0, 1.0), repeat=dimension))))
 
     @property
     def dimension(self) -> int:  # type: ignore[override]  # noqa: D102
@@ -295,7 +189,7 @@ class Finite(Domain):
 
     def sample(self, count: int, seed: int = 0) -> Tensor:  # noqa: D102
         shape = (whole("count", count),)
-        chosen = torch.randint(len(self.points), shape, generator=_generator(seed), device="cpu")
+        chosen = torch.randint(len(self.points), shape, generator=generator_of(seed), device="cpu")
         return self.points[chosen.to(self.points.device)]
 
     def quadrature(self, order: int) -> tuple[Tensor, Tensor]:

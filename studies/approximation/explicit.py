@@ -92,7 +92,7 @@ def sigmoid_density(
     if not steep:
         with torch.no_grad():
             for parameter in net[0].parameters():
-                parameter *= 20 / cells / 8
+                parameter.mul_(20 / cells / 8)
     x = construction.domain.grid(16 * cells + 1)
     y, found = f(x), construction(x)
     shown = slice(None, None, max(1, cells // 20))
