@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -52,3 +54,15 @@ def settings_are_kept() -> Iterator[None]:
         yield
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def row_of() -> Callable[..., SimpleNamespace]:
+    """A trial of a claim, or of one of its controls, as a figure sees it."""
+
+    def run(claim: Any, arm: str = "", /, **point: Any) -> SimpleNamespace:
+        found = claim(**point, **claim.controls.get(arm, {}), seed=0)
+        values = {k: v.detach().numpy() if isinstance(v, torch.Tensor) else v for k, v in found.items()}
+        return SimpleNamespace(arm=arm, point=point, k=0, values=values, error="")
+
+    return run
