@@ -64,6 +64,7 @@ STUDIES: tuple[str, ...] = (
     "approximation/attention_limits",
     "approximation/dispersion",
     "approximation/in_context",
+    "approximation/graph_attention",
     "approximation/separability",
     "approximation/sets",
     "approximation/crossing",

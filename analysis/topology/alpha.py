@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from scipy.spatial import Delaunay
@@ -72,7 +71,7 @@ def _general(points: Array) -> Array:
 
 def _cells(cloud: Array) -> Array:
     """The Delaunay cells, each with its vertices in order, (m, r + 1)."""
-    n, r = cloud.shape
+    r = cloud.shape[1]
     if r == 0:
         return np.zeros((1, 1), dtype=np.int64)
     if r == 1:

@@ -10,7 +10,6 @@ from itertools import count
 from math import comb, inf
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, DataError
@@ -210,7 +209,9 @@ def rips_betti(
         raise ArgumentError("dimension", "0, 1, 2 or 3", str(dimension), "Pass dimension=1 for components and loops.")
     if comb(n, 2) * comb(n, dimension + 2) > _KEYS:
         given = f"{n} points for dimension {dimension}"
-        raise ArgumentError("distances", "a complex that can be numbered", given, "Take landmarks, or a lower dimension.")
+        raise ArgumentError(
+            "distances", "a complex that can be numbered", given, "Take landmarks, or a lower dimension."
+        )
     cone = float(held.max(1).min())
     cut = cone if longest is None else min(float(longest), cone)
     bars = rips_persistence(held, dimension, cut)

@@ -26,7 +26,6 @@ class LayerBetti:
         layers: names, "inputs" first.
         classes: the labels; one that is None for all inputs together.
         found: the numbers, ``found[layer][class]``; their plateau and scale are in steps along the cloud.
-        components: of each whole cloud, (L, C): β₀ where a scale of one step is taken.
 
     """
 
@@ -85,7 +84,7 @@ def betti_through_layers(
     labels: Tensor | None = None,
     layers: str = "*",
     neighbours: int = 14,
-    scale: float = 2.5,
+    scale: float = 3.5,
     landmarks: int = 300,
 ) -> LayerBetti:
     r"""Betti numbers β₀, β₁ of each class as it passes through the layers of a model.
@@ -102,7 +101,9 @@ def betti_through_layers(
         labels: (n,), integers; None for one class.
         layers: a glob pattern over the names of modules.
         neighbours: k of the graph. **The answer depends on it**: try half and twice as many.
-        scale: in steps; between whole numbers, so that rounding decides nothing.
+        scale: in steps; between whole numbers, so that rounding decides nothing. Where each point has a landmark a step
+            away, neighbouring points have landmarks at most three steps apart: at a smaller scale the complex tears.
+            With all points as landmarks the paper's 2.5 is right.
         landmarks: the most points to keep of each class.
 
     Each number's plateau ends at ``scale`` + 1 at the latest, which is as far as edges are looked at; ``converged`` says
@@ -132,7 +133,7 @@ def betti_through_layers(
 
     """
     if not 0 < scale < np.inf:
-        raise ArgumentError("scale", "a number of steps above 0", str(scale), "Pass scale=2.5.")
+        raise ArgumentError("scale", "a number of steps above 0", str(scale), "Pass scale=3.5.")
     classes, members = _classes(inputs, labels)
     outputs = _outputs(model, inputs, layers)
     found = []

@@ -1,0 +1,340 @@
+r"""What layers do to the topology of their data.
+
+Betti numbers count the components of a set, $beta_0$, and its loops, $beta_1$. No homeomorphism changes them, so an
+invertible layer cannot; a network that separates two classes has to bring each together, and one can watch it do so
+layer by layer @naitzat2020topology. In the plane the numbers come from the alpha complex of the sample, exactly and at
+every scale @edelsbrunner1994alpha; what remains to be trusted is the sample, and the range of scales over which
+the numbers hold says how far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu
+
+from lemmata.analysis.topology import Betti, betti, betti_through_layers
+from lemmata.architectures import MLP, Law
+from lemmata.studies.claim import AtLeast, AtMost, Equals, Grid, claim, script
+from lemmata.studies.data import gaussian, nine_discs
+from lemmata.studies.training import batches, train
+
+Rows = Sequence[Any]
+Columns = Mapping[str, Sequence[Any]]
+
+SQUARE = 10.0  # half the side of the square that the discs lie in
+
+
+def draw_classes(ax: Any, rows: Rows) -> Columns:
+    """The two classes of D-I, as sampled: discs, and what lies around them.
+
+    A square full of points with nine round islands, eight on a circle and one in its middle, each behind an empty moat.
+    """
+    row = next(row for row in rows if not row.arm and row.k == 0)
+    x, inside = row.values["x"], row.values["label"] > 0
+    for name, chosen in (("around the discs", ~inside), ("discs", inside)):
+        ax.plot(*x[chosen].T, ".", markersize=1.5, label=name)
+    ax.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+    ax.legend(loc="upper right", markerscale=5)
+    return {"x1": x[:, 0], "x2": x[:, 1], "disc": inside.astype(int)}
+
+
+def draw_plateau(ax: Any, rows: Rows) -> Columns:
+    """The count is wrong while the balls are too small or too large, and the same over all scales in between.
+
+    Components of the discs and loops of what is around them against the radius of the balls, both axes logarithmic. Both
+    counts fall from over a thousand to nine, stay there while the radius grows by a factor of more than seven, and
+    fall to one, or to none.
+    """
+    columns: dict[str, Any] = {}
+    row = next(row for row in rows if not row.arm and row.k == 0)
+    columns["radius"] = row.values["radius"]
+    for name, label in (("discs", "components of the discs"), ("around", "loops around them")):
+        columns[label] = row.values[name]
+        ax.step(columns["radius"], columns[label], where="post", label=label)
+    ax.axhline(9, color="0.3", linestyle="--", linewidth=1)
+    ax.set(xscale="log", yscale="symlog", xlabel="radius of the balls", ylabel="Betti number")
+    ax.legend()
+    return columns
+
+
+RADII = np.geomspace(0.03, 3, 120)
+CONTROLS = {
+    "nine discs: six": dict(discs=6),
+    "empty margins: one point in ten is noise": dict(noise=0.1),
+    "a dense sample: a grid as coarse as the discs": dict(step=2.6),
+}
+
+
+def count_features(
+    part: int, order: int, seed: int, discs: int, noise: float, step: float
+) -> tuple[Betti, Tensor, Tensor]:
+    """The Betti numbers of one class of D-I, with a share of noise, uniform on the square; and the whole data set."""
+    draws = torch.Generator().manual_seed(seed)
+    x, label = nine_discs(draws, step=step, discs=discs)
+    chosen = x[label == part]
+    scattered = 2 * torch.rand(int(noise * len(chosen)), 2, generator=draws, device="cpu") - 1
+    return betti(torch.cat([chosen, SQUARE * scattered.to(x)])), x, label
+
+
+def holds_over(found: Betti) -> float:
+    """The ratio of the largest and the smallest radius at which the numbers hold, a thousand where there is no largest."""
+    low, high = found.plateau
+    return min(high / max(low, 1e-12), 1e3)
+
+
+@claim(
+    source=("naitzat2020topology", "edelsbrunner1994alpha"),
+    predicts=Equals("9*(1 - order)", within=0, of="each"),
+    quick=Grid(order=[0, 1], seeds=3),
+    full=Grid(order=[0, 1], seeds=20),
+    controls=CONTROLS,
+    figures=(draw_classes, draw_plateau),
+)
+def naitzat_d1_betti_discs(
+    order: int, seed: int, discs: int = 9, noise: float = 0.0, step: float = 0.19
+) -> dict[str, Any]:
+    r"""Nine discs, sampled, have nine components and no loop.
+
+    Data set D-I of @naitzat2020topology has two classes in $[-10, 10]^2$: nine discs of radius 1.3, one in the centre and
+    eight around it at distance 7, and all points at least 0.5 away from them. The first has
+    $ (beta_0, beta_1) = (9, 0). $
+    The square is sampled on a grid of step 0.19 with some jitter, about $10^4$ points in all. The numbers are those of the
+    union of balls around the points @edelsbrunner1994alpha, read in the first range of radii, from the spacing of the
+    points on, over which all of them hold while the radius doubles. Controls: three discs fewer; noise in the margins; too
+    coarse a grid.
+    """
+    found, x, label = count_features(1, order, seed, discs, noise, step)
+    around = count_features(0, order, seed, discs, noise, step)[0]
+    curves = {"discs": [found.at(r)[0] for r in RADII], "around": [around.at(r)[1] for r in RADII], "radius": RADII}
+    return {"value": found.numbers[order], "holds over": holds_over(found), "x": x[::2], "label": label[::2], **curves}
+
+
+@claim(
+    source=("naitzat2020topology", "edelsbrunner1994alpha"),
+    predicts=Equals("1 + 8*order", within=0, of="each"),
+    quick=Grid(order=[0, 1], seeds=3),
+    full=Grid(order=[0, 1], seeds=20),
+    controls=CONTROLS,
+)
+def naitzat_d1_betti_around(
+    order: int, seed: int, discs: int = 9, noise: float = 0.0, step: float = 0.19
+) -> dict[str, Any]:
+    r"""What lies around nine discs, sampled, is one component with nine loops.
+
+    The other class of D-I @naitzat2020topology, a square without nine larger discs, has
+    $ (beta_0, beta_1) = (1, 9): $
+    one component, and a loop around each disc, by Alexander duality the components of what is missing. Sample, reading
+    and controls as before.
+    """
+    found = count_features(0, order, seed, discs, noise, step)[0]
+    return {"value": found.numbers[order], "holds over": holds_over(found)}
+
+
+def random_layers(
+    x: Tensor, layers: int, draws: torch.Generator, condition: float, slope: float, shift: float, narrow: float
+) -> Tensor:
+    """Layers of two neurons: turn, stretch by the root of the condition number, turn, move, leaky rectifier."""
+    stretch = torch.tensor([condition**0.5, narrow * condition**-0.5]).to(x)
+    for _ in range(layers):
+        U, _, V = torch.linalg.svd(gaussian(draws, 2, 2))
+        x = leaky_relu(x @ (U * stretch @ V).T + SQUARE / 2 * gaussian(draws, 2) + shift, slope)
+        x = x - x.mean(0)
+    return x
+
+
+def draw_images(ax: Any, rows: Rows) -> Columns:
+    """Two random leaky layers bend the data and tear nothing; two rectifiers flatten them onto rays.
+
+    Two panels side by side. The nine islands become slanted shapes with kinks, still apart, each still behind its
+    moat; under rectifiers, most of the square lies on two rays and a corner.
+    """
+    columns: dict[str, list[Any]] = {"arm": [], "y1": [], "y2": [], "disc": []}
+    arms = ("", "an invertible activation: rectifiers, biases lower by 5")
+    for place, arm in enumerate(arms):
+        row = next(r for r in rows if r.arm == arm and r.k == 0 and r.point["layers"] == 2)
+        y, inside = row.values["y"], row.values["label"] > 0
+        y = (y - y.min(0)) / np.maximum(np.ptp(y, axis=0).max(), 1e-12) + np.array([1.15 * place, 0])
+        for colour, chosen in (("C0", ~inside), ("C1", inside)):
+            ax.plot(*y[chosen].T, ".", color=colour, markersize=1)
+        columns["arm"] += [arm or "leaky"] * len(y)
+        columns["y1"] += list(y[:, 0])
+        columns["y2"] += list(y[:, 1])
+        columns["disc"] += list(inside.astype(int))
+    ax.set(aspect="equal", xticks=[0.5, 1.65], xticklabels=["leaky rectifiers", "rectifiers"], yticks=[])
+    return columns
+
+
+@claim(
+    source="naitzat2020topology",
+    predicts=Equals(0, within=0, of="each"),
+    quick=Grid(layers=[1, 2], step=[0.12], seeds=3),
+    full=Grid(layers=[1, 2, 3], step=[0.06], seeds=10),
+    controls={
+        "an invertible activation: rectifiers, biases lower by 5": dict(slope=0.0, shift=-5.0),
+        "an invertible matrix: a projection to a line": dict(narrow=0.0),
+    },
+    figures=(draw_images,),
+)
+def homeomorphic_layers_preserve_betti(
+    layers: int, step: float, seed: int, slope: float = 0.5, shift: float = 0.0, narrow: float = 1.0
+) -> dict[str, Any]:
+    r"""Invertible leaky layers leave all Betti numbers as they are.
+
+    Let $W$ be invertible and $phi(z) = max(z, z\/2)$. The layer $x |-> phi(W x + b)$ is a homeomorphism of the plane, and
+    homeomorphic sets have the same Betti numbers: $beta_k (f(M)) = beta_k (M)$ for every $k$ and $M$, through any
+    number of layers @naitzat2020topology. The value counts by how much the four numbers of the two classes of D-I differ
+    from $(9, 0)$ and $(1, 9)$ after random layers; the theorem says 0.
+
+    What a layer can spoil is the sample. Its stretch varies by up to $2 kappa(W)$, and the numbers of a sample hold over
+    a range of radii only: hence $kappa = 1.2$, a finer grid, and numbers that need hold over a factor of 1.3. Controls: a
+    rectifier in place of $phi$, with lower biases; a matrix of rank one.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    x, label = nine_discs(draws, step=step)
+    y = random_layers(x, layers, draws, 1.2, slope, shift, narrow)
+    found = [betti(y[label == part], factor=1.3) for part in (1, 0)]
+    counted = [number for one in found for number in one.numbers]
+    lasts = min(map(holds_over, found))
+    changed = sum(abs(number - true) for number, true in zip(counted, (9, 0, 1, 9), strict=True))
+    return {"value": changed, "numbers": counted, "holds over": lasts, "y": y[::6], "label": label[::6]}
+
+
+DEPTH, WIDTH = 10, 15
+INIT = Law("three halves over n", lambda n, m: 1.5 / n, lambda n, m: 0.0)
+ACTIVATIONS = {"relu": "relu", "leaky": leaky_relu, "tanh": "tanh"}
+
+
+def classifiers(activation: str, nets: int, steps: int, draws: torch.Generator) -> tuple[list[MLP], Tensor, Tensor]:
+    """Networks that tell the discs from what is around them, the points in the discs, and each network's accuracy.
+
+    Zero steps leave them as they were drawn.
+    """
+    x, label = nine_discs(draws)
+    x, target = 2 * x / SQUARE, label.to(x)[:, None]
+    made = [
+        MLP([2, *[WIDTH] * DEPTH, 1], activation=ACTIVATIONS[activation], init=INIT, generator=draws, device=x.device)
+        for _ in range(nets)
+    ]
+    if steps:
+        schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=5e-3, total_steps=steps)
+        adam = partial(torch.optim.Adam, lr=5e-3)
+        train(made, binary_cross_entropy_with_logits, batches((x, target), 256, [draws] * nets), steps, adam, schedule)
+    with torch.no_grad():
+        accuracy = torch.stack([((net(x) > 0) == (target > 0)).double().mean() for net in made])
+    return made, x[label == 1], accuracy
+
+
+def features(nets: Sequence[nn.Module], discs: Tensor, neighbours: int, layers: str = "layers.?") -> np.ndarray:
+    """β₀ + β₁ of the discs, at the inputs and after layers, (nets, layers); those of one digit are the hidden ones."""
+    found = [betti_through_layers(net, discs, None, layers, neighbours, landmarks=150) for net in nets]
+    return np.stack([one.totals[:, 0].numpy() for one in found])
+
+
+def half_layer(totals: np.ndarray) -> np.ndarray:
+    """The first layer at which no more than half of the inputs' features are left, one more than there are if none is."""
+    few = np.concatenate([2 * totals <= totals[:, :1], np.ones((len(totals), 1), dtype=bool)], 1)
+    return few.argmax(1)
+
+
+def draw_fall(ax: Any, rows: Rows) -> Columns:
+    """Features of the discs that are left after each layer, of trained networks and of untrained ones.
+
+    Mean of components and loops against the layer. All curves begin at nine; those of trained networks fall to between one
+    and three, the rectifiers' a few layers before that of the hyperbolic tangent; those of untrained networks stay
+    above five.
+    """
+    columns: dict[str, Any] = {}
+    first = next(iter(rows)).point["neighbours"]
+    for arm, style in (("", "o-"), (UNTRAINED, "s--")):
+        for place, activation in enumerate(ACTIVATIONS):
+            chosen = [
+                r
+                for r in rows
+                if r.arm == arm and r.point == {**r.point, "activation": activation, "neighbours": first}
+            ]
+            if chosen:
+                label = f"{activation}, {'un' * bool(arm)}trained"
+                columns[label] = np.mean([r.values["totals"] for r in chosen], (0, 1))
+                columns["layer"] = np.arange(len(columns[label]))
+                ax.plot(columns["layer"], columns[label], style, color=f"C{place}", markersize=4, label=label)
+    ax.set(xlabel="hidden layer", ylabel="components and loops", ylim=(0, None))
+    ax.legend(fontsize="small")
+    return columns
+
+
+UNTRAINED = "training: none"
+
+
+@claim(
+    source="naitzat2020topology",
+    predicts=AtMost("1/2", of="max"),
+    quick=Grid(activation=["relu", "tanh"], neighbours=[14, 28], nets=[3], steps=[2000], seeds=2),
+    full=Grid(activation=["relu", "leaky", "tanh"], neighbours=[14, 28], nets=[5], steps=[3000], seeds=5),
+    controls={UNTRAINED: dict(trained=False)},
+    switch="neighbours",
+    figures=(draw_fall,),
+)
+def betti_falls_through_layers(
+    activation: str, neighbours: int, nets: int, steps: int, seed: int, trained: bool = True
+) -> dict[str, Any]:
+    r"""Training makes the layers simplify their data: at least half of the topology is gone before the output.
+
+    A network that tells the nine discs of D-I from what is around them maps them to one interval of its output, one
+    component. In the experiments of @naitzat2020topology the Betti numbers fall along the way, layer by layer, to the lowest
+    possible. Networks have ten hidden layers of 15 neurons and are trained until at least 99.9 % of the data are right
+    (the others are left out). With $beta_k (l)$ the numbers of the discs before the activation of layer $l$, the value is
+    the mean over networks of
+    $ (beta_0 (10) + beta_1 (10)) \/ (beta_0 + beta_1)"(inputs)". $
+
+    Up to the last layer these networks are homeomorphisms onto their image, if the activation is: what falls are not the
+    numbers of the image, which cannot, but those that a sample of it shows. They are read from the paths through each
+    point's 14 nearest neighbours, as in the paper, and again from 28, a coarser look on which the verdict may depend.
+    Control: the same networks as they were drawn.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    made, discs, accuracy = classifiers(activation, nets, steps if trained else 0, draws)
+    good = [net for net, right in zip(made, accuracy, strict=True) if right >= 0.999 or not trained]
+    totals = features(good, discs, neighbours)
+    return {
+        "value": (totals[:, -1] / totals[:, 0]).mean(),
+        "totals": totals,
+        "accuracy": accuracy,
+        "networks": len(good),
+    }
+
+
+@claim(
+    source="naitzat2020topology",
+    predicts=AtLeast("1/2", of="min"),
+    quick=Grid(neighbours=[14], nets=[3], steps=[2000], seeds=2),
+    full=Grid(neighbours=[14, 28], nets=[5], steps=[3000], seeds=5),
+    controls={UNTRAINED: dict(trained=False)},
+)
+def betti_falls_through_layers_activation(
+    neighbours: int, nets: int, steps: int, seed: int, trained: bool = True
+) -> dict[str, Any]:
+    r"""Rectifiers simplify their data in fewer layers than hyperbolic tangents.
+
+    A rectifier is not injective and may glue, what a hyperbolic tangent can only squeeze: the Betti numbers fall
+    faster with rectifiers than with leaky ones, and with these faster than with hyperbolic tangents
+    @naitzat2020topology. The layer of half drop is the first with at most half of the inputs' components and loops; the
+    value is the mean layer of networks with hyperbolic tangents minus that of networks with rectifiers, of ten hidden
+    layers, trained on D-I as before. Control: the same networks as they were drawn.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    layer = {}
+    for activation in ("relu", "tanh"):
+        made, discs, accuracy = classifiers(activation, nets, steps if trained else 0, draws)
+        good = [net for net, right in zip(made, accuracy, strict=True) if right >= 0.999 or not trained]
+        layer[activation] = float(half_layer(features(good, discs, neighbours)).mean())
+    return {"value": layer["tanh"] - layer["relu"], **layer}
+
+
+if __name__ == "__main__":
+    script(__file__)
