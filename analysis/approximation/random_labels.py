@@ -142,8 +142,8 @@ def random_labels(
         reference = next(iter(theta.values()))
         given = fit(inputs, "inputs", reference.dtype, reference.device, cast=dtype is not None)
         shape, classes = _labelled(private, given)
-        same, draws, shares, tops = _alike(given, shape), torch.Generator().manual_seed(seed), [], []
-        found = None
+        same, draws = _alike(given, shape), torch.Generator().manual_seed(seed)
+        shares, tops, found = list[float](), list[float](), None
         while len(shares) < _LEAST or (len(shares) < max_draws and not (found and found.converged)):
             labels = torch.randint(classes, shape, generator=draws, device="cpu")
             shares.append(_share(private, list(theta), given, labels.to(reference.device), steps, rate))
@@ -172,7 +172,7 @@ def check_budget(steps: int, rate: float, tol: float, level: float, max_draws: i
 def _labelled(private: nn.Module, given: Any) -> tuple[tuple[int, ...], int]:
     """The shape of the labels and the number of classes, from one pass that is checked to be pure."""
     n = count(given, None, "inputs")
-    fixed = dict(private.named_parameters())
+    fixed = dict[str, Tensor](private.named_parameters())
     device = next(iter(fixed.values())).device
     with torch.no_grad():
         watch = Watch("model", dict(private.named_buffers()), fixed, device)

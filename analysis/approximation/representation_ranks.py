@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ArgumentError, DataError, NumericsError
 from ..gradient_flow.signals import Recorder, Site, floats
@@ -90,7 +90,7 @@ def _walk(
     model: nn.Module, inputs: Any, dtype: torch.dtype | None, batch_stats: str | None, rows: int, seed: int
 ) -> Sequence[Site]:
     private = snapshot(model, dtype, batch_stats)[0]
-    own, buffers = dict(private.named_parameters()), dict(private.named_buffers())
+    own, buffers = dict[str, Tensor](private.named_parameters()), dict(private.named_buffers())
     reference = next((part for part in (*own.values(), *floats(inputs)) if part.is_floating_point()), torch.zeros(0))
     given = fit(inputs, "inputs", reference.dtype, reference.device, cast=dtype is not None)
     n = count(given, None, "inputs")

@@ -9,7 +9,7 @@ networks really have along segments between data, counted exactly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from itertools import pairwise
@@ -47,7 +47,7 @@ def unchanged(x: Tensor) -> Tensor:
     return x
 
 
-ACTIVATIONS = {"relu": "relu", "none": unchanged}
+ACTIVATIONS: Mapping[str, str | Callable[[Tensor], Tensor]] = {"relu": "relu", "none": unchanged}
 
 
 def split(data: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -162,7 +162,7 @@ def folded(start: Tensor, end: Tensor, width: int, depth: int) -> MLP:
     fold = 1.04 * TEETH * torch.tensor([1.0 if j == 0 else 2.0 * (-1) ** j for j in range(TEETH)])
     net = MLP([len(start), *[width] * depth, CLASSES], activation="relu", dtype=torch.float64).to(start)
     with torch.no_grad():
-        for place, layer in enumerate(net.layers):
+        for place, layer in enumerate(part for part in net.layers if isinstance(part, nn.Linear)):
             layer.weight.zero_()
             layer.bias.fill_(-1.0)
             own = d if place == 0 else torch.cat([fold, fold.new_zeros(width - TEETH)])
@@ -214,7 +214,7 @@ def trained_regions_per_neuron(
     segments = draw_segments(x_test, 6, seed)
     found = {"parameters": parameters(x.shape[1], width, depth)}
     if weights == "folded":
-        counts = [borders(folded(*segment, width, depth), segment[None]) for segment in segments]
+        counts = [borders(folded(a, b, width, depth), torch.stack([a, b])[None]) for a, b in segments]
         return {"value": float(np.mean(counts)) / (width * depth), "borders": float(np.mean(counts)), **found}
     networks = draw_networks(x.shape[1], width, depth, nets, seed, "relu")
     for network in networks:
