@@ -17,7 +17,6 @@ from .round_domains import Ball
 from .targets import cone as cone_target
 
 _EPS = 2.0**-52
-_MAX = hidden(([[-1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]], 0.0), ([[1.0, 1.0, -1.0]], 0.0))  # relu(b − a) + a
 
 
 def identity(dimension: int, layers: int = 1) -> Construction:
@@ -59,8 +58,9 @@ def max_tree(dimension: int) -> Construction:
     """
     width = whole("dimension", dimension, 2, 4096)
     layers: Layers = affine(torch.eye(width, dtype=torch.float64))
+    larger = hidden(([[-1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]], 0.0), ([[1.0, 1.0, -1.0]], 0.0))  # relu(b − a) + a
     while width > 1:
-        layers = then(layers, beside(*[_MAX] * (width // 2), *[passing(1, 1)] * (width % 2)))
+        layers = then(layers, beside(*[larger] * (width // 2), *[passing(1, 1)] * (width % 2)))
         width = ceil(width / 2)
     statement = f"A tree of {ceil(log2(dimension))} hidden layers makes the largest of {dimension} numbers."
     domain: Domain = Box.cube(dimension, 0.0)
