@@ -146,7 +146,7 @@ def latent_collision(
     return Collision(first, second, gap, (float(t[0]), float(t[1])), equal, starts)
 
 
-def _solve(residual: Function | Callable, guess: np.ndarray, low: float, high: float) -> np.ndarray:
+def _solve(residual: Callable[[np.ndarray], np.ndarray], guess: np.ndarray, low: float, high: float) -> np.ndarray:
     """Least squares in a box with central differences, all in one evaluation."""
     step = _STEP * (high - low)
     shifts = step * np.eye(len(guess))

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import lemmata.analysis as la
-from lemmata.architectures import GRU, LSTM, MLP, RNN
+from lemmata.architectures import GRU, LSTM, RNN
 from lemmata.studies.claim import AtLeast, AtMost, Grid, claim, script
 from lemmata.studies.data import gaussian
 from lemmata.studies.training import train
@@ -25,15 +25,14 @@ from lemmata.studies.training import train
 Rows = Sequence[Any]
 Columns = Mapping[str, Sequence[Any]]
 Candidate = Callable[[Tensor], Tensor]
+Net = RNN | GRU | LSTM
 OPEN = 40.0  # a sigmoid, and a tanh, of it rounds to 1
 WIDTH, NETWORKS, LENGTH = 8, 8, 20
 MEMORY = 1000  # steps that the gates' biases are drawn to remember
 LIMIT = 1e6  # what is beyond it, or no number any more, counts as this
 
 
-def trace(
-    net: nn.Module, x: Tensor, h: Tensor | None = None, candidate: Candidate = torch.tanh
-) -> tuple[Tensor, Tensor]:
+def trace(net: Net, x: Tensor, h: Tensor | None = None, candidate: Candidate = torch.tanh) -> tuple[Tensor, Tensor]:
     """States and cells of an RNN, GRU or LSTM over a word (b, T, d), both (b, T, n); where there is no cell, the states twice."""
     h = x.new_zeros(len(x), net.n_hidden) if h is None else h
     c, states, cells = h, [], []
@@ -108,10 +107,10 @@ def lstm_counts_gru_saturates(steps: int, word: str, seed: int, forget: float = 
 
 
 TORCH = {"RNN": nn.RNN, "GRU": nn.GRU, "LSTM": nn.LSTM}
-LAB = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
+LAB: dict[str, type[Net]] = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
 
 
-def wild(kind: str, width: int, draws: torch.Generator) -> nn.Module:
+def wild(kind: str, width: int, draws: torch.Generator) -> Net:
     """A network whose weights and biases are Gaussian with standard deviation ten over the root of the width."""
     net = LAB[kind](2, width).requires_grad_(False)
     for parameter in net.parameters():
@@ -153,15 +152,14 @@ def lstm_counts_gru_saturates_bound(
 
 
 class Counter(nn.Module):
-    """A recurrent network with a linear read-out of its state, or of its cell, at every time: (b, T, 1) → (b, T)."""
+    """A recurrent network's read-out of its state, or of its cell, at every time: (b, T, 1) → (b, T)."""
 
-    def __init__(self, net: nn.Module, cell: bool, generator: torch.Generator):
+    def __init__(self, net: Net, cell: bool):
         super().__init__()
         self.net, self.cell = net, cell
-        self.readout = MLP([net.n_hidden, 1], generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.readout(trace(self.net, x)[int(self.cell)])[..., 0]
+        return self.net.readout(trace(self.net, x)[int(self.cell)])[..., 0]
 
 
 def draw_counts(ax: Any, rows: Rows) -> Columns:
@@ -202,17 +200,15 @@ def lstm_counts_gru_saturates_floor(length: int, steps: int, seed: int, state: s
     A linear read-out $v dot h_t + c$ of a state with $norm(h_t)_oo <= 1$ stays within an interval of width $2 norm(v)_1$, so
     that on the word of ones it errs somewhere by
     $ max_(t <= T) abs(v dot h_t + c - t) >= (T - 1)/2 - norm(v)_1, $
-    whatever the other weights @weiss2018practical. Eight GRUs of eight units with slow gates @tallec2018can are trained by Adam to say, after every letter of
-    random words of length 20, how many ones they have read; then they read $T$ ones. The value is the least ratio of the error
-    to the floor. The control reads the cells of LSTMs, trained the same way: most go wrong beyond what they have seen, as a cell
+    whatever the other weights @weiss2018practical. Eight GRUs of eight units with slow gates @tallec2018can are trained by Adam
+    to say, after every letter of random words of length 20, how many ones they have read; then they read $T$ ones. The value is
+    the least ratio of the error to the floor. The control reads the cells of LSTMs, trained the same way: most go wrong beyond what they have seen, as a cell
     may grow at any rate, but the best comes far below the floor.
     """
     draws = torch.Generator().manual_seed(seed)
-    kind = GRU if state == "GRU" else LSTM
-    nets = [
-        Counter(kind(1, WIDTH, bias_init="chrono", t_max=MEMORY, generator=draws), state == "cell", draws)
-        for _ in range(NETWORKS)
-    ]
+    kind: type[GRU | LSTM] = GRU if state == "GRU" else LSTM
+    made = [kind(1, WIDTH, 1, bias_init="chrono", t_max=MEMORY, generator=draws) for _ in range(NETWORKS)]
+    nets = [Counter(net, state == "cell") for net in made]
     device = torch.get_default_device()
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -226,7 +222,7 @@ def lstm_counts_gru_saturates_floor(length: int, steps: int, seed: int, state: s
         outputs = torch.stack([net(torch.ones(1, length, 1))[0] for net in nets])
     errors = (outputs - torch.arange(1, length + 1)).abs().amax(1)
     bound = la.state_bound(nn.GRU(1, WIDTH))
-    floors = torch.tensor([bound.counting_floor(net.readout.layers[0], length) for net in nets])
+    floors = torch.tensor([bound.counting_floor(cast(nn.Linear, net.readout), length) for net in made])
     return {"value": (errors.cpu() / floors.cpu()).min(), "outputs": outputs, "floors": floors, "losses": losses[-1]}
 
 

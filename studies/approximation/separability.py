@@ -42,11 +42,9 @@ def corners(d: int, labels: str) -> tuple[Tensor, Tensor]:
 def counter(d: int) -> MLP:
     """One hidden layer with the parity of d bits: relu(s) − 2 relu(s − 1) + 2 relu(s − 2) − … of their sum s."""
     net = MLP([d, d, 1], activation="relu")
-    with torch.no_grad():
-        net.layers[0].weight.fill_(1.0)
-        net.layers[0].bias.copy_(-torch.arange(d).to(net.layers[0].bias))
-        net.layers[1].weight.copy_(torch.tensor([[(2.0 if k else 1.0) * (-1) ** k for k in range(d)]]))
-        net.layers[1].bias.zero_()
+    slopes = torch.tensor([[(2.0 if k else 1.0) * (-1) ** k for k in range(d)]])
+    values = torch.ones(d, d), -torch.arange(d), slopes, torch.zeros(1)
+    net.load_state_dict(dict(zip(net.state_dict(), values, strict=True)))
     return net
 
 
@@ -216,9 +214,9 @@ def hyperplane_xor_rectifiers(d: int, seed: int, activation: str = "relu", less:
     net = counter(d)
     if activation == "identity":
         net.activation = torch.nn.Identity()
+    x, y = corners(d, "parity")
     with torch.no_grad():
-        net.layers[1].weight[:, d - less :] = 0
-        x, y = corners(d, "parity")
+        list(net.parameters())[2][:, d - less :] = 0
         return (net(x)[:, 0] - y).abs().max()
 
 

@@ -84,7 +84,7 @@ def draw_collision(ax: Any, rows: Rows) -> Columns:
     ax.plot([], [], "--", color="C1", label="one value of the maximum")
     ax.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
-    return {"x": x, "phi(x)": phi}
+    return {"x": x.tolist(), "phi(x)": phi.tolist()}
 
 
 @claim(
