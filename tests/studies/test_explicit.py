@@ -70,3 +70,18 @@ def test_tables_and_their_controls() -> None:
     assert found["value"] < 1e-9 and found["cases"] == 3 * 10
     assert trial(symbols=3, length=4, seed=0, seen="all but the last")["value"] > 0.1
     assert trial(symbols=3, length=4, seed=0, equivariant=False)["value"] > 0.1
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [explicit.sigmoid_density, explicit.polynomial_by_products],
+    ids=lambda claim: claim.id,
+)
+def test_verdicts_and_figures(claim) -> None:
+    from matplotlib.figure import Figure
+
+    result = claim.run("quick")
+    assert result.verdict.name == claim.expects, str(result)
+    for draw in claim.figures:
+        columns = draw(Figure().subplots(), result.rows)
+        assert len({len(column) for column in columns.values()}) == 1

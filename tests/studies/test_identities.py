@@ -61,3 +61,14 @@ def test_one_layer_can_do_two_numbers() -> None:
     x = torch.randint(-20, 21, (1000, 2), generator=torch.Generator().manual_seed(0)).double()
     fitted = identities.one_layer_maximum(2, x[:700], seed=0)
     assert (fitted(x[700:]) - x[700:].amax(1)).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("claim", [identities.two_relu_identity_depth], ids=lambda claim: claim.id)
+def test_verdicts_and_figures(claim) -> None:
+    from matplotlib.figure import Figure
+
+    result = claim.run("quick")
+    assert result.verdict.name == claim.expects, str(result)
+    for draw in claim.figures:
+        columns = draw(Figure().subplots(), result.rows)
+        assert len({len(column) for column in columns.values()}) == 1

@@ -45,3 +45,14 @@ def test_least_squares_weights_are_the_exact_ones_where_they_exist() -> None:
     network = constructions.memoriser(x, y).network
     fitted = memorisation.best_weights(network, x, y, 10)
     assert torch.allclose(fitted.weights, network.weights, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("claim", [memorisation.finite_sample_memorisation], ids=lambda claim: claim.id)
+def test_verdicts_and_figures(claim) -> None:
+    from matplotlib.figure import Figure
+
+    result = claim.run("quick")
+    assert result.verdict.name == claim.expects, str(result)
+    for draw in claim.figures:
+        columns = draw(Figure().subplots(), result.rows)
+        assert len({len(column) for column in columns.values()}) == 1

@@ -47,7 +47,8 @@ def test_networks_of_width_two_meet_their_centre_on_the_rim(seed: int) -> None:
         assert (net(met) - net(torch.zeros(1, 2))).abs().max() < 1e-9
 
 
-def test_floor_of_the_line_and_its_control() -> None:
+def test_floor_of_the_line_and_its_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(narrow, "NETS", 8)
     trial = narrow.narrow_width_floor_line
     found = trial(depth=2, seed=0)
     assert found["value"] >= 0.5 and found["errors"].min() == found["value"]
@@ -75,3 +76,16 @@ def test_two_neurons_and_their_control() -> None:
     trial = narrow.narrow_width_floor_two_neurons
     assert trial(target="waves", cells=8, seed=0)["value"] <= 1
     assert trial(target="waves", cells=8, seed=0, share=1 / 3)["value"] > 1
+
+
+@pytest.mark.parametrize(
+    "claim", [narrow.narrow_width_floor_construction, narrow.narrow_width_floor_two_neurons], ids=lambda claim: claim.id
+)
+def test_verdicts_and_figures(claim) -> None:
+    from matplotlib.figure import Figure
+
+    result = claim.run("quick")
+    assert result.verdict.name == claim.expects, str(result)
+    for draw in claim.figures:
+        columns = draw(Figure().subplots(), result.rows)
+        assert len({len(column) for column in columns.values()}) == 1

@@ -317,6 +317,24 @@ def test_building_draws_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: C.square(3),
+        lambda: C.product(3),
+        lambda: C.polynomial([0.0, 1.0, -2.0, 1.0], 3),
+        lambda: C.identity(2, 3),
+        lambda: C.max_tree(5),
+        lambda: C.reflection_flow(),
+    ],
+)
+def test_the_default_device_is_where_networks_are(make) -> None:
+    """No step of these constructions mixes devices, nor looks at a number on another."""
+    with torch.device("meta"):
+        construction = make()
+    assert {parameter.device.type for parameter in construction.network.parameters()} == {"meta"}
+
+
 def test_pictures() -> None:
     from matplotlib.figure import Figure
 
