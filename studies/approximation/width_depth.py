@@ -1,10 +1,10 @@
 r"""Width against depth on real data.
 
-Theory says what depth can buy: there are functions that a deep network makes of few neurons and a shallow one of exponentially many
-@telgarsky2016benefits. It does not say that data ask for such functions, nor that training finds them. Here perceptrons of
-equal numbers of parameters, narrow and deep or wide and shallow, learn handwritten digits and MNIST-1D
-@alpaydin1998digits @greydanus2024scaling: accuracies, the share of them that is owed to the learning rate, and how many linear regions the trained
-networks really have along segments between data, counted exactly.
+Theory says what depth can buy: there are functions that a deep network makes of few neurons and a shallow one of
+exponentially many @telgarsky2016benefits. It does not say that data ask for such functions, nor that training finds them.
+Here perceptrons of equal numbers of parameters, narrow and deep or wide and shallow, learn handwritten digits and MNIST-1D
+@alpaydin1998digits @greydanus2024scaling: which of them is right more often, how much of that is owed to the learning rate,
+and how many linear regions the trained networks really have along segments between data, counted exactly.
 """
 
 from __future__ import annotations
@@ -118,13 +118,13 @@ def depth_at_equal_parameters(
     represent explains it.
 
     A perceptron of one hidden layer and one of two equal layers, with numbers of parameters as near to $20 thin 000$ as
-    integers allow, learn by Adam from the same batches. On MNIST-1D they have 392 and $2 times 118$ hidden units, $20 thin 002$ and $20 thin 070$
-    parameters; on digits 267 and $2 times 108$ units, $20 thin 035$ and $19 thin 882$ parameters. The value is the test accuracy of two layers
-    minus that of one, mean over networks; the statement is that it is at least two points in every run. The switch is what is compared: on
-    digits, where both are right on 98 of 100; on MNIST-1D with the learning rate $0.01$ for both; and on MNIST-1D with the
-    best of three rates for each, chosen on the same test set. With one rate for both, two layers are ahead; the single
-    layer wants a rate ten times as large, and with it overtakes. At equal parameters depth has bought ease of training,
-    not accuracy.
+    integers allow, learn by Adam from the same batches. On MNIST-1D they have 392 and $2 times 118$ hidden units,
+    $20 thin 002$ and $20 thin 070$ parameters; on digits 267 and $2 times 108$ units, $20 thin 035$ and $19 thin 882$
+    parameters. The value is the test accuracy of two layers minus that of one, means over networks; the statement is that
+    it is at least two points in every run. The switch is what is compared: on digits, where both are right on 98 of 100; on
+    MNIST-1D with the learning rate $0.01$ for both; and on MNIST-1D with the best of three rates for each, chosen on the
+    same test set. With one rate for both, two layers are ahead; the single layer wants a rate ten times as large, and with
+    it overtakes. At equal parameters depth has bought ease of training, not accuracy.
 
     The control removes the activation. Then every network is an affine map, and depth buys nothing.
     """
@@ -199,16 +199,16 @@ def trained_regions_per_neuron(
 ) -> dict[str, Any]:
     r"""Between two examples a trained network crosses no more borders of linear regions than it has neurons.
 
-    $L$ layers of $w$ rectifiers can cut a segment into $w^L$ linear regions and more @montufar2014number. At random weights the mean number
-    is bounded by the number of neurons, $w L$ times a constant that does not know the depth @hanin2019complexity, and
-    experiments say that this is so throughout training, even on random labels @hanin2019surprisingly. What networks can
-    express is then not what they do express.
+    $L$ layers of $w$ rectifiers can cut a segment into $w^L$ linear regions and more @montufar2014number. At random weights
+    the mean number is bounded by the number of neurons, $w L$, times a constant that does not know the depth
+    @hanin2019complexity, and experiments say that this is so throughout training, even on random labels
+    @hanin2019surprisingly. What networks can express is then not what they do express.
 
     Networks are trained by Adam at a rate of $0.01$; the borders that segments between random pairs of test inputs cross are
-    counted exactly, in the weights as they are. The value is their mean number, divided by $w L$; it must be at most one, which
-    is what a single layer cannot exceed. At the start of training it is recorded too. The control puts other weights into
-    the same layers: for each segment, such that every layer folds it six times, by six of its units. It makes nearly $6^L$ regions, more than $w L$
-    from the third layer on.
+    counted exactly, in the weights as they are. The value is their mean number, divided by $w L$; it must be at most one,
+    which is what a single layer cannot exceed. The number at the start of training is recorded too. The control puts other
+    weights into the same layers: for each segment, such that every layer folds it six times, by six of its units. It makes
+    $6 + 6^2 + dots.c + 6^L$ regions, more than $w L$ from the third layer on.
     """
     x, y, x_test, y_test = split(data)
     segments = draw_segments(x_test, 6, seed)

@@ -57,7 +57,7 @@ def test_folding_layers(depth: int) -> None:
     network = study.folded(start, end, width=8, depth=depth)
     found = study.borders(network, torch.stack([start, end])[None])
     assert found == patterns(network, start, end, samples=100_000)
-    assert found >= 5 * 6 ** (depth - 1)  # every piece crosses five knots of the last layer
+    assert found + 1 - sum(6**layer for layer in range(1, depth + 1)) in (0, 1)  # an end may lie beyond a knot
 
 
 def test_accuracy_by_hand() -> None:
