@@ -56,6 +56,7 @@ STUDIES: tuple[str, ...] = (
     "approximation/depth",
     "approximation/polynomials",
     "approximation/regions",
+    "approximation/random_regions",
     "approximation/explicit",
     "approximation/identities",
     "approximation/memorisation",

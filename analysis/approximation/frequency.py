@@ -119,12 +119,18 @@ class FrequencyLearning:
         return cls(torch.tensor(record["frequencies"], device="cpu"), **parts, rate=record["rate"])
 
     def plot(self, ax: Any = None) -> Any:
-        """What is left of each frequency against the step, geometric means over networks, on matplotlib axes."""
+        """What is left of each frequency against the step, geometric means over networks, on matplotlib axes.
+
+        Where the kernel says when one half is left, a bar marks the step.
+        """
         ax = _axes(ax)
         left = (self.residuals / self.residuals[0]).clamp(min=1e-300).log().mean(1).exp()
         shades = torch.linspace(0, 1, len(self.frequencies)).tolist()
         for k, curve, shade in zip(self.frequencies.tolist(), left.T, shades, strict=True):
             ax.loglog(range(1, len(left) + 1), curve, color=(shade, 0.3, 1 - shade), label=f"frequency {k}")
+        if self.rate is not None:
+            half = self.predicted().log().mean(0).exp() + 1
+            ax.plot(half, torch.full_like(half, 0.5), "k|", markersize=12, label="predicted")
         ax.axhline(0.5, color="0.3", linestyle="--", linewidth=1)
         ax.set(xlabel="step + 1", ylabel="residual over that at the start")
         ax.legend(fontsize="x-small")

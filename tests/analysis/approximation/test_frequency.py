@@ -165,7 +165,7 @@ def test_the_record_comes_back_and_draws() -> None:
     found = frequency_learning([Features([0.9, 0.5])] * 2, modes, waves(modes.points, 1, 1), DESCENT, 5)
     again = FrequencyLearning.from_dict(json.loads(json.dumps(found.to_dict())))
     assert repr(again) == repr(found) and torch.equal(again.residuals, found.residuals)
-    assert len(found.plot().lines) == 3
+    assert len(found.plot().lines) == 4
 
 
 FLAT = interval_modes(8, 2)
