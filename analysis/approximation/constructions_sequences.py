@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from math import exp, isfinite, pi, sqrt
 
 import torch
@@ -45,16 +46,20 @@ class Automaton(nn.Module):
 
     def states(self, words: Tensor) -> Tensor:
         """What the neurons hold before the first letter and after each, (N, T, A) → (T + 1, N, n)."""
-        h = words.new_zeros(len(words), len(self.readout))
-        h[:, -1] = 1.0
-        held = [h]
-        for x in words.unbind(1):
-            held.append(self.activation(held[-1] @ self.weight.T + x @ self.letter.T - 1))
-        return torch.stack(held)
+        return torch.stack(list(self._run(words)))
 
     def forward(self, words: Tensor) -> Tensor:
         """1 for accepted words, else 0, letters as unit vectors, (N, T, A) → (N,)."""
-        return self.states(words)[-1] @ self.readout
+        (last,) = deque(self._run(words), maxlen=1)
+        return last @ self.readout
+
+    def _run(self, words: Tensor) -> Iterator[Tensor]:
+        h = words.new_zeros(len(words), len(self.readout))
+        h[:, -1] = 1.0
+        yield h
+        for x in words.unbind(1):
+            h = self.activation(h @ self.weight.T + x @ self.letter.T - 1)
+            yield h
 
 
 def automaton(

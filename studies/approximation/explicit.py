@@ -204,7 +204,7 @@ def draw_states(ax: Any, rows: Rows) -> Columns:
     source="siegelmann1995computational",
     predicts=Equals(0, within=0, of="each"),
     quick=Grid(states=[2, 5], length=[10, 1000], seeds=5),
-    full=Grid(states=[2, 5, 20], length=[10, 1000, 100_000], seeds=10),
+    full=Grid(states=[2, 5, 20], length=[10, 1000, 10_000], seeds=10),
     controls={
         "rectifiers: tanh": dict(activation="tanh"),
         "finitely many states: a count of brackets": dict(language="brackets"),

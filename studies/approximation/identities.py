@@ -96,7 +96,7 @@ ONE_LAYER = "⌈log₂ d⌉ hidden layers: one"
     source=("arora2018understanding", "bakaev2025better"),
     predicts=Equals(0, within=0, of="each"),
     quick=Grid(d=[3, 5, 8, 13], seeds=3),
-    full=Grid(d=[3, 4, 5, 8, 13, 16, 64], seeds=10),
+    full=Grid(d=[3, 4, 5, 8, 13, 16], seeds=10),
     controls={ONE_LAYER: dict(layers="one")},
     figures=(draw_tree,),
 )

@@ -72,7 +72,7 @@ def draw_condition(ax: Any, rows: Rows) -> Columns:
     source="zhang2017understanding",
     predicts=AtMost("1e-8", of="max"),
     quick=Grid(n=[20, 60, 200], d=[10], seeds=10),
-    full=Grid(n=[20, 60, 200], d=[1, 10, 100], seeds=40),
+    full=Grid(n=[20, 60, 200], d=[3, 10, 100], seeds=40),
     controls={
         "n thresholds: one fewer": dict(missing=1),
         "distinct points: one twice, with both labels": dict(repeated=True),
