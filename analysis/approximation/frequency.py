@@ -54,12 +54,13 @@ class FrequencyLearning:
         Infinite where it never was.
         """
         _check_share(share)
-        left = (self.residuals / self.residuals[0]).clamp(min=1e-300).log() - log(share)
+        left = (self.residuals / self.residuals[0]).nan_to_num(0.0).clamp(min=1e-300).log() - log(share)
         there = left <= 0
         after = there.to(torch.uint8).argmax(0)
         before = (after - 1).clamp(min=0)
         high, low = (left.gather(0, at[None])[0] for at in (before, after))
-        return torch.where(there.any(0), before + high / (high - low).clamp(min=1e-300), inf)
+        between = torch.where(after > 0, before + high / (high - low).clamp(min=1e-300), 0.0)
+        return torch.where(there.any(0), between, inf)
 
     def predicted(self, share: float = 0.5) -> Tensor:
         r"""The steps that the kernel at the start asks for, :math:`\ln(\text{share}) / \ln\lvert 1 - \eta\lambda\rvert`, (K, F).
@@ -206,7 +207,9 @@ def frequency_learning(
         paths.append(path)
     residuals = torch.cat(paths, 1)
     if not bool(residuals.isfinite().all()):
-        remedy = f"Lower the learning rate; the kernel's largest eigenvalue here is {float(kernel.max()):.4g}."
+        remedy = (
+            f"Lower the learning rate; the kernel's largest eigenvalue here is {float(kernel[:, present].max()):.4g}."
+        )
         raise NumericsError("optimizer", "training that stays finite", "residuals that overflow", remedy)
     frequencies = torch.unique(modes.frequencies)[present]
     return FrequencyLearning(frequencies, residuals[..., present], kernel[:, present], rate)

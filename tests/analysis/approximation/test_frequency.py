@@ -111,6 +111,12 @@ def test_on_the_sphere_odd_degrees_need_biases() -> None:
             assert float((found.residuals[-1, 0, 1] / found.residuals[0, 0, 1] - 1).abs()) < 1e-12
 
 
+def test_what_is_there_from_the_start_takes_no_time() -> None:
+    residuals = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 0.25]], dtype=torch.float64)[:, None]
+    found = FrequencyLearning(torch.tensor([1, 2]), residuals, torch.ones(1, 2), None)
+    assert found.times().tolist() == [[0.0, 1.5]]
+
+
 def networks(count: int, width: int = 48) -> list[nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
