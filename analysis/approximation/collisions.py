@@ -74,7 +74,8 @@ class Collision:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Collision:
         """The inverse of :meth:`to_dict`."""
-        sets = {name: torch.tensor(record[name], dtype=torch.float64) for name in ("first", "second")}
+        how: dict[str, Any] = dict(dtype=torch.float64, device="cpu")
+        sets = {name: torch.tensor(record[name], **how) for name in ("first", "second")}
         return cls(**{**record, **sets, "targets": tuple(record["targets"])})
 
 
@@ -139,7 +140,7 @@ def latent_collision(
         if best is None or rank > best[0]:
             best = rank, (origin, found, gap, t)
     if best is None:
-        zero = torch.zeros(size, dtype=torch.float64)
+        zero = torch.zeros(size, dtype=torch.float64, device="cpu")
         return Collision(zero, zero, np.inf, (0.0, 0.0), False, starts)
     (equal, _), (origin, found, gap, t) = best
     first, second = (torch.from_numpy(np.sort(s)) for s in (origin, found))

@@ -74,7 +74,8 @@ class MonotoneFloor:
     def from_dict(cls, record: Mapping[str, Any]) -> MonotoneFloor:
         """The inverse of :meth:`to_dict`."""
         names = ("x", "y", "weights", "fit", "pressure")
-        return cls(**{**record, **{name: torch.tensor(record[name], dtype=torch.float64) for name in names}})
+        how: dict[str, Any] = dict(dtype=torch.float64, device="cpu")
+        return cls(**{**record, **{name: torch.tensor(record[name], **how) for name in names}})
 
     def plot(self, ax: Any = None) -> Any:
         """The data and the best increasing function, on matplotlib axes (new ones if None)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.special import entr, expit
 from torch import Tensor
 
 from ..checks import Audit, row
-from ..errors import DataError
+from ..errors import DataError, NumericsError
 from .exact import kernel_near
 from .halfspaces import WORK, most_right, work
 
@@ -35,7 +36,8 @@ class Separability:
         accuracy: bounds of the best share of points that an affine function has right; equal where it is exact.
         cross_entropy: bounds of the infimum of the mean logistic loss over affine logits, in nats.
         positive: which points have the greater label, (N,).
-        converged: whether the claim is proved and the bounds of the loss are as close as asked.
+        converged: whether the verdict is proved (by a long witness: up to a residual of 1e-9 of the points) and the bounds of
+            the loss are as close as asked.
 
     """
 
@@ -93,7 +95,7 @@ class Separability:
     def from_dict(cls, record: Mapping[str, Any]) -> Separability:
         """The inverse of :meth:`to_dict`."""
         kinds = {"normal": torch.float64, "witness": torch.float64, "positive": torch.bool}
-        tensors = {name: torch.tensor(record[name], dtype=kind) for name, kind in kinds.items()}
+        tensors = {name: torch.tensor(record[name], dtype=kind, device="cpu") for name, kind in kinds.items()}
         pairs = {name: tuple(record[name]) for name in ("accuracy", "cross_entropy")}
         return cls(**{**record, **tensors, **pairs})
 
@@ -121,7 +123,8 @@ def separability(points: Tensor, labels: Tensor, tol: float = 1e-9) -> Separabil
 
     Cost: one linear program with N + d + 1 unknowns, a Newton iteration, and the enumeration. CPU, float64.
 
-    Errors: ``DataError`` for points that are not finite or not of this shape, labels that do not fit or are not two.
+    Errors: ``DataError`` for points that are not finite or not of this shape, labels that do not fit or are not two;
+    ``NumericsError`` where a linear program was not solved.
 
     Source: Minsky & Papert 1969, Perceptrons; Cover 1965, Geometrical and statistical properties of systems of linear
     inequalities; Albert & Anderson 1984, On the existence of maximum likelihood estimates in logistic regression models.
@@ -147,7 +150,8 @@ def separability(points: Tensor, labels: Tensor, tol: float = 1e-9) -> Separabil
     offset = float(theta[-1] - normal @ centre)
     margin, sure = _margin(x, y, normal, offset)
     witness, residual = _witness(x, y, lifted, ~right)
-    proved = sure if right.all() else residual == 0 or int((witness > 0).sum()) > _EXACT
+    long = int((witness > 0).sum()) > _EXACT
+    proved = sure if right.all() else residual <= (1e-9 * max(1.0, np.abs(x).max()) if long else 0.0)
     return Separability(
         separable=bool(right.all()),
         normal=torch.from_numpy(normal),
@@ -197,6 +201,9 @@ def _strictly_right(signed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     constraints = hstack([csr_array(-signed), eye_array(n)], format="csr")
     bounds = np.array([(-np.inf, np.inf)] * k + [(0.0, 1.0)] * n)
     found = linprog(cost, A_ub=constraints, b_ub=np.zeros(n), bounds=bounds, method="highs-ds")
+    if found.status != 0:
+        remedy = "Scale the columns of points to like sizes, or leave out points that almost coincide."
+        raise NumericsError("points", "a linear program that is solved", found.message, remedy)
     right = found.x[k:] > 0.5
     if not right.any():
         return np.zeros(k), right
@@ -251,9 +258,11 @@ def _meeting(signed: np.ndarray) -> np.ndarray | None:
 def _witness(x: np.ndarray, y: np.ndarray, lifted: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, float]:
     """The witness, made exact where it is short, and its residual in the units of the points."""
     weights = np.zeros(len(x))
-    found = _meeting((lifted * y[:, None])[among]) if among.any() else None
-    if found is None:
+    if not among.any():
         return weights, 0.0
+    found = _meeting((lifted * y[:, None])[among])
+    if found is None:
+        return weights, inf
     weights[among] = found
     support = np.flatnonzero(weights)
     columns = np.concatenate([x, np.ones((len(x), 1))], 1)[support].T * y[support]

@@ -153,6 +153,16 @@ def test_the_verdict_does_not_depend_on_units() -> None:
         assert la.separability(SQUARE * scale + shift, AND).separable
 
 
+def test_a_long_witness_has_a_residual() -> None:
+    x, labels = drawn(200, 45, 0), drawn(200, 1, 1)[:, 0] > 0
+    found = la.separability(x, labels)
+    y = np.where(labels.numpy(), 1.0, -1.0)
+    balance = (found.witness.numpy() * y) @ np.concatenate([x.numpy(), np.ones((200, 1))], 1)
+    assert not found.separable and found.converged and (found.witness > 0).sum() > 40
+    assert found.residual == pytest.approx(np.abs(balance).max()) and found.residual < 1e-12
+    assert found.accuracy[0] < 1 and found.accuracy[1] < 1
+
+
 def test_touching_hulls_are_not_separable_and_lose_one_bit() -> None:
     """One place with both labels, and points on either side: the loss of two points stays, that of the others vanishes."""
     x = torch.tensor([[-1.0], [0.0], [0.0], [1.0], [2.0]], dtype=FLOAT)
