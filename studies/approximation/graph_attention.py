@@ -29,7 +29,7 @@ Rows = Sequence[Any]
 Columns = Mapping[str, Sequence[Any]]
 
 SLOPE = 0.2  # of both layers' LeakyReLU
-LAYERS = {"GAT": GATLayer, "GATv2": GATv2Layer}
+LAYERS: Mapping[str, type[GATLayer] | type[GATv2Layer]] = {"GAT": GATLayer, "GATv2": GATv2Layer}
 DYNAMIC = "a score of a sum: GATv2's, a sum of scores"
 
 
@@ -50,6 +50,9 @@ def least_agreement(scores: Tensor) -> float:
 
 class Lookup(nn.Module):
     """Queries that attend to keys, then a small network: features (…, 2k, 2k) to scores of k values at k queries."""
+
+    graph: Tensor
+    layer: GATLayer | GATv2Layer
 
     def __init__(self, kind: str, keys: int, width: int, heads: int, draws: torch.Generator):
         super().__init__()

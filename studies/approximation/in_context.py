@@ -238,9 +238,10 @@ def linear_attention_is_gd_trained(
     direction, for which a step of one size in all directions is not the best.
     """
     draws = torch.Generator().manual_seed(seed)
-    made = [
-        LinearHead(*(0.3 * gaussian(draws, 2, d + 1, d + 1)), n).to(torch.get_default_device()) for _ in range(nets)
-    ]
+    made = []
+    for _ in range(nets):
+        W, V = 0.3 * gaussian(draws, 2, d + 1, d + 1)
+        made.append(LinearHead(W, V, n).to(torch.get_default_device()))
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         e, truth = tasks(draws, nets * 128, d, n, 4, d * float(noise), stretch)
