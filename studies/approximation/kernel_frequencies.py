@@ -125,7 +125,7 @@ def ntk_circle_spectrum_sphere(
 ) -> float:
     r"""On the sphere the tangent kernel's eigenvalues fall like the inverse cube of the degree.
 
-    For the network of the last claim with uniform inputs on the sphere in $RR^d$, the eigenfunctions are spherical harmonics, and
+    For the network of the last claim, with uniform inputs on the sphere in $RR^d$, the eigenfunctions are spherical harmonics, and
     the eigenvalues of degree $l$ fall like $l^(-d)$ @basri2019convergence @bietti2019inductive; here $d = 3$. The value is the quadratic form of a
     network's kernel on a random harmonic of degree $l$ and mean square one, with weights that integrate polynomials
     on the sphere exactly. Controls as on the circle.
@@ -195,7 +195,7 @@ def ntk_circle_spectrum_times(
 
     Under gradient descent with rate $eta$, as long as the kernel stays what it was, the residual at frequency $k$ falls like
     $(1 - eta lambda_k)^t$, by a factor of $e$ in $-1\/ln(1 - eta lambda_k)$ steps, $prop k^2$ @basri2019convergence. The network is that of
-    the last claim and starts at zero; the target is a single wave at $32$ points, of root mean square $0.1$: small, so that the
+    the first claim and starts at zero; the target is a single wave at $32$ points, of root mean square $0.1$: small, so that the
     network need not move far. The value is the predicted number of steps over that which it took, with
     $lambda_k$ of the infinitely wide network: no fitted constant. Controls: points with a density, where no wave is an
     eigenvector @basri2020frequency; sines in place of rectifiers; a larger target, for which the first layer has to move.

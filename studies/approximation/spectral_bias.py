@@ -56,13 +56,20 @@ def network(units: str, width: int, draws: torch.Generator) -> nn.Module:
     return Centred(MLP([1, width, width, 1], units, **how))
 
 
+def shown(rows: Rows) -> Rows:
+    """The trials with the fewest frequencies, and among them the narrowest networks."""
+    good = [row for row in rows if not row.error]
+    least = min((row.point["highest"], row.point["width"]) for row in good)
+    return [row for row in good if (row.point["highest"], row.point["width"]) == least]
+
+
 def draw_learning(ax: Any, rows: Rows) -> Columns:
     """What is left of each frequency as networks of rectifiers learn the target.
 
     Residual over that at the start against the step of training, geometric means over networks, one curve a frequency,
     logarithmic vertical axis. From blue, the lowest frequency, to red, the highest, the curves fall one after the other.
     """
-    chosen = [r.values["left"] for r in rows if not r.arm and r.point["units"] == "relu" and not r.error]
+    chosen = [r.values["left"] for r in shown(rows) if not r.arm and r.point["units"] == "relu"]
     curves = np.exp(np.log(np.maximum(chosen, 1e-6)).mean(0)).T  # (frequencies, times)
     columns: dict[str, Any] = {"step": STRIDE * np.arange(curves.shape[1])}
     for k, curve in enumerate(curves, 1):
@@ -89,7 +96,7 @@ def draw_order(ax: Any, rows: Rows) -> Columns:
         ("", "sine, ω = 30", "s-"),
         (LOUDER, "relu", "x:"),
     ):
-        found = [r.values["times"] for r in rows if (r.arm, r.point["units"]) == (arm, units) and not r.error]
+        found = [r.values["times"] for r in shown(rows) if (r.arm, r.point["units"]) == (arm, units)]
         times = np.median(found, 0)
         columns["frequency"] = np.arange(1, len(times) + 1)
         label = units + (", louder high frequencies" if arm else "")
