@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from math import pi, sqrt
 
 import numpy as np
@@ -15,7 +15,6 @@ from lemmata.analysis import best_in_span, best_pieces, rate
 from lemmata.studies.approximation import barron, floors, rates
 
 pytestmark = pytest.mark.usefixtures("double")
-DRAWS = torch.Generator()
 
 
 def draws(seed: int = 0) -> torch.Generator:
@@ -101,7 +100,7 @@ def test_first_moment(d: int) -> None:
 def test_best_knots_of_the_root(pieces: int) -> None:
     """The knots of the statement, each piece's chord lowered by half its height: every piece errs by 1/(4 N (N + 1))."""
     knots = np.array([(k * (k + 1)) ** 2 for k in range(pieces + 1)]) / (pieces * (pieces + 1)) ** 2
-    for a, b in zip(knots[:-1], knots[1:], strict=True):
+    for a, b in pairwise(knots):
         x = np.linspace(a, b, 20001)
         chord = sqrt(a) + (x - a) * (sqrt(b) - sqrt(a)) / (b - a)
         assert np.max(np.sqrt(x) - chord) / 2 == pytest.approx(1 / (4 * pieces * (pieces + 1)), rel=1e-5)
