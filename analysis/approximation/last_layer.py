@@ -43,7 +43,7 @@ def refit(network: nn.Module, inputs: Tensor, target: Tensor) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-    layer, features = _last(calls, output)
+    layer, features = _last(calls or [("network", network, (), output)], output)
     weight, bias = layer.weight, getattr(layer, "bias", None)
     design = features.reshape(len(inputs), -1).cpu().double()
     if bias is not None:
@@ -58,7 +58,7 @@ def refit(network: nn.Module, inputs: Tensor, target: Tensor) -> None:
 
 
 def _last(calls: list, output: Tensor) -> tuple[Any, Tensor]:
-    name, module, given, out = calls[-1] if calls else ("network", None, (), None)
+    name, module, given, out = calls[-1]
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if isinstance(weight, Tensor) and weight.ndim == 2 and len(given) == 1 and isinstance(out, Tensor):
         made = given[0] @ weight.T + (0 if bias is None else bias)

@@ -187,8 +187,9 @@ def _fit(x: Sequence[float] | Tensor, errors: Tensor, law: Literal["power", "geo
         if halves is not None:
             drift_stderr = sqrt(variance * float(halves @ halves))
     local = np.diff(means) / np.diff(u)
-    columns = (tuple(map(float, part)) for part in (sizes, means, local))
-    return Rate(law, slope, stderr, dof, height, drift, drift_stderr, *columns, seeds, method)
+    columns = [tuple(map(float, part)) for part in (sizes, means, local)]
+    line = (law, slope, stderr, dof, height, drift, drift_stderr)
+    return Rate(*line, columns[0], columns[1], columns[2], seeds, method)
 
 
 def _checked(x: Any, errors: Any, law: str) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -133,7 +134,7 @@ def remez(
     lower, upper, best = 0.0, np.inf, None
     for sweep in range(1, exchanges + 1):
         coefficients = _levelled(values, t, degree)
-        x, errors = _extrema(lambda s, c=coefficients: values(s) - chebyshev.chebval(s, c), t)
+        x, errors = _extrema(partial(_error, values, coefficients), t)
         keep = _alternating(errors, degree + 2)
         if keep is None:  # a symmetric reference can leave the error at zero there: take one that is not
             t = np.sort(np.delete(np.cos(np.pi * np.arange(degree + 3) / (degree + 2)), sweep % (degree + 3)))
@@ -197,6 +198,10 @@ def _levelled(values: _Values, t: Array, degree: int) -> Array:
     signs = (-1.0) ** np.arange(len(t))
     system = np.concatenate([chebyshev.chebvander(t, degree), signs[:, None]], 1)
     return np.linalg.solve(system, values(t))[:-1]
+
+
+def _error(values: _Values, coefficients: Array, t: Array) -> Array:
+    return values(t) - chebyshev.chebval(t, coefficients)
 
 
 def _extrema(error: Callable[[Array], Array], t: Array) -> tuple[Array, Array]:

@@ -48,7 +48,7 @@ def train(
     """
     if len(networks) == 1:
         net = networks[0]
-        parameters = list(net.parameters())
+        parameters: list[Tensor] = list(net.parameters())
 
         def losses_of(inputs: Any, target: Any) -> Tensor:
             inputs, target = tree_map(lambda part: part[0], (inputs, target))

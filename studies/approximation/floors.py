@@ -51,9 +51,9 @@ def spline_error(knots: Tensor, f: Any) -> Tensor:
 
 def _heights(h: Tensor, moments: Tensor) -> Tensor:
     """Least squares over hat functions: their inner products make a matrix of three diagonals, with h/3 and h/6 of each gap."""
-    padded = np.concatenate([[0.0], h.cpu().numpy(), [0.0]])
+    padded = np.concatenate([[0.0], h.numpy(), [0.0]])
     bands = np.stack([padded[:-1] / 6, (padded[:-1] + padded[1:]) / 3])
-    left, right = moments.cpu().numpy().T
+    left, right = moments.numpy().T
     return torch.from_numpy(solveh_banded(bands, np.append(left, 0) + np.append(0, right))).to(h)
 
 
@@ -117,7 +117,7 @@ def random_kinks_rate(units: int, nets: int, seed: int, target: str = "curve", l
     which the gap that holds the jump keeps $1\/n$; and the average.
     """
     draws = torch.Generator().manual_seed(seed)
-    knots = torch.rand(nets, units, generator=draws, device="cpu").to(torch.get_default_device())
+    knots = torch.rand(nets, units, generator=draws, device="cpu")
     errors = averaged_error(knots) if last == "averaged" else spline_error(knots, step if target == "step" else curve)
     return float(errors.mean())
 

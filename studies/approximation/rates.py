@@ -152,8 +152,8 @@ def hoelder_rate(target: str, alpha: float, pieces: int, seed: int, other: str =
 
     If $abs(f(x) - f(y)) <= abs(x - y)^alpha$, $0 < alpha < 1$, the interpolant with $N$ equal pieces errs by at most $C N^(-alpha)$, and for the
     worst functions no less @devore1998nonlinear: for $x^alpha$, rough at one point, and for Weierstrass'
-    $sum_k 2^(-alpha k) cos(2 pi 2^k x)$, rough at all. The value is $-log_2$ of the ratio of the errors at $2 N$ and $N$ pieces. Controls: a
-    smooth function, with exponent 2; and knots at $(i\/N)^(2\/alpha)$, which give the cusp its $N^(-2)$ back, though they do nothing for
+    $sum_k 2^(-alpha k) cos(2 pi 2^k x)$, rough at all of them. The value is $-log_2$ of the ratio of the errors at $2 N$ and $N$ pieces. Controls: a
+    smooth function, with exponent 2; and knots at $(i\/N)^(2\/alpha)$, which give the cusp its $N^(-2)$ back, but are of no help to
     Weierstrass.
     """
     f = rough(other or target, alpha)

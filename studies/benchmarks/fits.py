@@ -34,7 +34,7 @@ def rows(device: str, repeats: int) -> Iterator[Row]:
 
 def networks(width: int, device: str, dtype: torch.dtype = torch.float32) -> list[nn.Module]:
     """Two hidden layers of ReLUs on two inputs."""
-    made = []
+    made: list[nn.Module] = []
     for seed in range(SEEDS):
         torch.manual_seed(seed)
         layers = (nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
