@@ -29,7 +29,7 @@ Columns = Mapping[str, Sequence[Any]]
 TEMPERED = "scores of a fixed range: times ln n"
 
 
-def bound(spread: float, n: int) -> float:
+def bound(spread: float, n: float) -> float:
     """The largest weight that scores within ``spread`` can give one of n tokens."""
     return float(1 / (1 + (n - 1) * np.exp(-spread)))
 
@@ -146,14 +146,14 @@ def draw_weights(ax: Any, rows: Rows) -> Columns:
     stay near one.
     """
     columns: dict[str, Any] = {"n": sorted({row.point["n"] for row in rows})}
-    for arm, label, key, style in (
-        ("", "bound", "bound", "-"),
-        ("", "trained on 16", "weight", "o"),
-        (TEMPERED, "scores times ln n", "weight", "x"),
-    ):
-        chosen = [[row.values[key] for row in rows if (row.arm, row.point["n"]) == (arm, n)] for n in columns["n"]]
+    for arm, label, mark in (("", "trained on 16", "o"), (TEMPERED, "scores times ln n", "x")):
+        chosen = [[r.values["weight"] for r in rows if (r.arm, r.point["n"]) == (arm, n)] for n in columns["n"]]
         columns[label] = [float(np.mean(values)) for values in chosen]
-        ax.semilogx(columns["n"], columns[label], style, label=label, color="0.3" if label == "bound" else None)
+        ax.semilogx(columns["n"], columns[label], mark, label=label)
+    spread = float(np.mean([row.values["range"] for row in rows if not row.arm]))
+    columns["bound"] = [bound(spread, n) for n in columns["n"]]
+    fine = np.geomspace(columns["n"][0], columns["n"][-1], 100)
+    ax.plot(fine, [bound(spread, n) for n in fine], color="0.3", linewidth=1, label="bound")
     ax.set(xlabel="tokens n", ylabel="weight of the marked token", ylim=(0, 1.05))
     ax.legend()
     return columns
@@ -183,8 +183,8 @@ def softmax_dispersion_trained(n: int, nets: int, steps: int, seed: int, tempere
     for net in finders(nets, steps, seed):
         table = net.scores((kinds // CLASSES).to(torch.get_default_dtype()), kinds % CLASSES)
         spread = float(table.max() - table.min())
-        mark, label = needles((4,), n, draws)
-        rows = table[mark.long() * CLASSES + label]  # (4 n)
+        mark, label = needles((2,), n, draws)
+        rows = table[mark.long() * CLASSES + label]  # (2 n)
         worst = torch.where(one_hot(torch.tensor([0]), n) > 0, table.max(), table.min())
         scale = log(n) / log(TRAINED_ON) if tempered else 1.0
         found = torch.softmax(scale * torch.cat([rows, worst]), -1)

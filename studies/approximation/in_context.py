@@ -195,20 +195,28 @@ def draw_matrix(ax: Any, rows: Rows) -> Columns:
     """What training makes of a head: a step of gradient descent.
 
     The matrix minus V at the label times W, mean over trained heads, as a coloured grid. The entries on the diagonal,
-    but for the last, are equal, near the predicted step size; all others are near zero.
+    but for the last, are equal, near the predicted step size; all others are near zero. Those of the last row meet the y of
+    a query, which is zero, and stay where they began.
     """
     chosen = [row.values["matrix"] for row in rows if not row.arm and not row.error]
     d, n = rows[0].point["d"], rows[0].point["n"]
     mean = np.mean([matrix for matrix in chosen if matrix.shape == (d + 1, d + 1)], 0)
     names = [*(f"x{i + 1}" for i in range(d)), "y"]
-    image = ax.imshow(mean, vmin=-1, vmax=1, cmap="RdBu_r")
+    ax.imshow(mean, vmin=-1, vmax=1, cmap="RdBu_r")
     for (i, j), value in np.ndenumerate(mean):
-        ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize="small", color="w" if value > 0.6 else "k")
+        ax.text(
+            j,
+            i,
+            f"{round(value, 2) + 0.0:.2f}",
+            ha="center",
+            va="center",
+            fontsize="small",
+            color="w" if value > 0.6 else "k",
+        )
     ax.set_xticks(range(d + 1), names)
     ax.set_yticks(range(d + 1), names)
     ax.set(title=f"{n} examples: step {n / (n + d + 1):.3f} predicted", xlabel="example", ylabel="query")
     ax.grid(visible=False)
-    ax.figure.colorbar(image, ax=ax)
     i, j = np.indices(mean.shape)
     return {"query": [names[k] for k in i.ravel()], "example": [names[k] for k in j.ravel()], "entry": mean.ravel()}
 
