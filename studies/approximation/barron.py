@@ -161,7 +161,7 @@ def draw_rates(ax: Any, rows: Rows) -> Columns:
     source=("barron1993universal", "rahimi2008uniform"),
     predicts=Scales("n", power=-1, within=0.1),
     quick=Grid(d=[2, 8, 32], n=[8, 16, 32, 64, 128], seeds=16),
-    full=Grid(d=[2, 8, 32], n=[8, 16, 32, 64, 128, 256, 512], seeds=40),
+    full=Grid(d=[2, 8, 32], n=[8, 16, 32, 64, 128, 256], seeds=40),
     controls={"units drawn for the target: fixed tensor cosines": dict(units="fixed")},
     figures=(draw_rates,),
 )
