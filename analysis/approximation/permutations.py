@@ -29,7 +29,8 @@ class PermutationFloor:
         constant: the loss of the best constant, the floor of a model blind to everything.
         error_rate: the least share of wrong labels, None for a squared error; its predictor need not be that of ``value``.
         sequences, multisets: how many were given or drawn, and how many differ by more than the order.
-        best: (N, m) means or (N, classes) probabilities, for each sequence given, that attain the floor; else None.
+        best: (N, m) means or (N, classes) probabilities, for each sequence given, that attain the floor, float64 on the CPU;
+            None where they were drawn.
         converged: whether the interval met the tolerance.
 
     """
@@ -121,6 +122,7 @@ def permutation_floor(sequences: Tensor, targets: Tensor, weights: Tensor | None
     group, multisets = _multisets(sequences)
     labelled = not targets.is_floating_point()
     table = _one_hot(targets) if labelled else targets.detach().double().reshape(len(targets), -1)
+    table = table.to(share.device)
     mass = share.new_zeros(multisets).index_add(0, group, share)
     sums = table.new_zeros(multisets, table.shape[1]).index_add(0, group, share[:, None] * table)
     means = sums / mass.clamp(min=torch.finfo(torch.float64).tiny)[:, None]
@@ -131,8 +133,8 @@ def permutation_floor(sequences: Tensor, targets: Tensor, weights: Tensor | None
     else:
         value, constant = (float(share @ (table - centre).square().mean(1)) for centre in (means[group], overall))
         error_rate = None
-    loss = "cross entropy" if labelled else "squared error"
-    return PermutationFloor(loss, value, 0.0, 0, constant, error_rate, len(group), multisets, means[group], True)
+    loss, best = "cross entropy" if labelled else "squared error", means[group].cpu()
+    return PermutationFloor(loss, value, 0.0, 0, constant, error_rate, len(group), multisets, best, True)
 
 
 def exchangeable_floor(
