@@ -20,6 +20,17 @@ from .tracing import piecewise_linear
 from .written_out import Array, PiecewiseLinear, exact
 
 SQUARE = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
+# Ottosson's matrices, from Oklab to linear sRGB
+_TO_CONES = np.array(
+    [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+)
+_TO_RGB = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+)
 _CHUNK = 2**21  # numbers of the units' slopes that are formed at a time
 
 
@@ -124,27 +135,25 @@ class PlaneRegions:
         ax.add_collection(
             PolyCollection(polygons, facecolors=colours, edgecolors="face", linewidths=0.2, rasterized=True)
         )
-        depth = int(self.edge_layers.max()) + 1
+        depth, fine = int(self.edge_layers.max()) + 1, min(1.0, 25 / self.regions**0.5)
         for layer in range(depth - 1, -1, -1):
             lines = xy[self.edges[self.edge_layers == layer].numpy()]
-            width = 1.3 * (1 - layer / depth) + 0.2
-            shade = str(0.15 + 0.5 * layer / max(depth, 1))
-            ax.add_collection(LineCollection(list(lines), colors=shade, linewidths=width))
+            shade = str(0.1 + 0.4 * layer / depth)
+            ax.add_collection(LineCollection(list(lines), colors=shade, linewidths=fine * (1.2 - 0.7 * layer / depth)))
         ax.set(xlim=(xy[:, 0].min(), xy[:, 0].max()), ylim=(xy[:, 1].min(), xy[:, 1].max()), xlabel="s", ylabel="t")
         ax.set_aspect("equal")
         return ax
 
 
 def _hues(slopes: Array) -> Array:
-    """Colours of (cells, 2) slopes."""
-    from matplotlib import colormaps
-
+    """Colours of (cells, 2) slopes, in the space Oklch: the angle is the hue, and steep cells are darker and less grey."""
     size = np.linalg.norm(slopes, axis=1)
-    deep = 0.25 + 0.65 * np.argsort(np.argsort(size)) / max(len(size) - 1, 1)  # by rank: slopes have heavy tails
-    hue = colormaps["hsv"]((np.arctan2(slopes[:, 1], slopes[:, 0]) / (2 * np.pi)) % 1)[:, :3]
-    grey = hue @ np.array([0.3, 0.59, 0.11])
-    even = np.clip(hue + (0.55 - grey)[:, None], 0, 1)  # of one lightness
-    return np.where(size[:, None] > 0, 1 - deep[:, None] * (1 - even), 0.97)
+    deep = np.argsort(np.argsort(size)) / max(len(size) - 1, 1)  # by rank: slopes have heavy tails
+    light, chroma = 0.95 - 0.3 * deep, np.where(size > 0, 0.03 + 0.1 * deep, 0.0)
+    a, b = chroma * slopes.T / np.where(size > 0, size, 1.0)
+    cones = np.stack([light, a, b], 1) @ _TO_CONES.T
+    linear = np.clip(cones**3 @ _TO_RGB.T, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def regions_in_plane(

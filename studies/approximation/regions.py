@@ -97,13 +97,13 @@ def zaslavsky_shallow_regions(n: int, seed: int, position: str = "general") -> d
 
 
 def draw_folds(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[float]]:
-    """Three hidden layers of six neurons that make 1782 cells: each layer folds the square, the last one cuts it.
+    """Two hidden layers of six neurons that make 198 cells: the first folds the square, the second cuts it.
 
-    A square of nine by nine tiles, each the mirror image of its neighbours; in each of them six lines cross, tangents of a
+    A square of three by three tiles, each the mirror image of its neighbours; in each of them six lines cross, tangents of a
     circle. The colour tells which way the function rises.
     """
     shown = [row for row in rows if row.arm == "" and row.point["inputs"] == 2 and row.k == 0]
-    row = min(shown, key=lambda row: abs(row.values["value"] - 1782))
+    row = min(shown, key=lambda row: abs(row.values["value"] - 198))
     return draw_cells(ax, row.values)
 
 
@@ -144,7 +144,7 @@ def montufar_deep_regions(inputs: int, n: int, depth: int, seed: int, weights: s
         return {"value": regions_on_line(net, torch.tensor([low]), torch.tensor([high])).regions, "neurons": n * depth}
     square = [[low, low], [high, low], [high, high], [low, high]]
     found = regions_in_plane(net, torch.zeros(2), *torch.eye(2), square)
-    picture = Picture.of(found).arrays if found.regions < 4000 else {}
+    picture = Picture.of(found).arrays if found.regions < 1000 else {}
     return {"value": found.regions, "neurons": n * depth, "undecided": found.undecided, **picture}
 
 
