@@ -13,14 +13,16 @@ from ..errors import ArgumentError, DataError
 from ..gradient_flow.ensembles import _BLOCK, _Work, stacks
 from .fit_results import FitGrid, order_interval
 from .last_layer import refit
+from .target import Target
 from .training import train
 
+_POINTS, _DENSE = 1024, 8192  # of a target's domain, to learn from and for the errors
 _SECOND = 2**32  # seeds of cells are apart, whatever the number of seeds
 
 
 def fit_grid(
     build: Callable[[int, int], nn.Module],
-    data: tuple[Tensor, Tensor],
+    data: tuple[Tensor, Tensor] | Target,
     widths: Sequence[int],
     depths: Sequence[int] = (1,),
     seeds: int = 16,
@@ -45,7 +47,8 @@ def fit_grid(
     Args:
         build: width and depth to a network; it may draw weights from torch's global generator, which is seeded for each
             network and left as it was.
-        data: inputs (m, …) and target (m, …), of the network's dtype and device. batch: examples a step, drawn without
+        data: inputs (m, …) and target (m, …), of the network's dtype and device; or a :class:`Target`, for 1024 uniform points
+            of its domain in torch's default dtype, and 8192 others for the errors. batch: examples a step, drawn without
             replacement; all if None. steps, lr: of Adam.
         grid: inputs and target for the errors; those of ``data`` if None.
         last_layer: "least squares" fits a last linear layer anew, on ``data``, when Adam is done.
@@ -70,6 +73,9 @@ def fit_grid(
 
     """
     _check(build, widths, depths, seeds, steps, lr, batch, last_layer, tol)
+    if isinstance(data, Target):
+        function = data
+        data, grid = _sampled(function, _POINTS, seed), grid or _sampled(function, _DENSE, seed + 1)
     inputs, target = _checked(data, "data")
     dense = _checked(grid, "grid") if grid is not None else (inputs, target)
     fit = partial(_fit, data=(inputs, target), steps=steps, lr=lr, batch=batch, last_layer=last_layer)
@@ -110,6 +116,12 @@ def _check(
             raise ArgumentError(name, "a positive number", repr(number), f"Leave {name} out for its default.")
     if last not in ("trained", "least squares"):
         raise ArgumentError("last_layer", '"trained" or "least squares"', repr(last), "Leave it out to train it.")
+
+
+def _sampled(target: Target, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    points = target.domain.sample(count, seed)
+    dtype = torch.get_default_dtype()
+    return points.to(dtype), target(points)[:, None].to(dtype)
 
 
 def _checked(data: Any, name: str) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lemmata.analysis import FitGrid, best_in_span, best_pieces, fit_grid
+from lemmata.analysis import Box, FitGrid, Target, best_in_span, best_pieces, fit_grid
 from lemmata.analysis.approximation.fits import mean_square
 from lemmata.analysis.approximation.last_layer import refit
 from lemmata.analysis.approximation.training import train
@@ -49,6 +49,15 @@ def test_a_fit_is_plain_training(seeds: int) -> None:
         truth = written_out(7 + k, 50, 0.02)
         assert (found.l2[0, 0, k].item(), found.sup[0, 0, k].item()) == pytest.approx(truth, rel=1e-8)
     assert found.routes == (("side by side" if seeds > 1 else "one by one",),)
+
+
+def test_a_target_is_sampled_on_its_domain() -> None:
+    box = Box.cube(1, 0.0)
+    points = [box.sample(1024, 3), box.sample(8192, 4)]
+    data, dense = [(x.float(), (x**2).float()) for x in points]
+    build = lambda width, depth: relu(width, depth).float()  # noqa: E731
+    found = fit_grid(build, Target("x²", lambda x: x[:, 0] ** 2, box), [3], seeds=2, steps=3, seed=3)
+    assert torch.equal(found.sup, fit_grid(build, data, [3], seeds=2, steps=3, grid=dense, seed=3).sup)
 
 
 def test_wide_networks_go_one_by_one() -> None:
