@@ -17,6 +17,7 @@ from .alpha import Filtration, alpha_complex
 
 Array = np.ndarray
 _DIMENSIONS = 3
+_BLINK = 1e-8  # of the extent: ten times what brings points into general position
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -134,9 +135,13 @@ def betti(points: Tensor | Array, scale: float | None = None, factor: float = 2.
         raise DataError("points", f"points in at most {_DIMENSIONS} dimensions", f"{cloud.shape[1]} dimensions", remedy)
     filtration = alpha_complex(cloud)
     scales, curves = _curves(filtration, cloud.shape[1])
-    # Balls that all hold one point make a contractible union; hull cells of points in a plane enter at no scale that means
-    # anything.
-    curves[scales >= np.linalg.norm(cloud - cloud.mean(0), axis=1).max()] = [1] + [0] * (cloud.shape[1] - 1)
+    reach = np.linalg.norm(cloud - cloud.mean(0), axis=1).max()
+    # Balls that all hold one point make a contractible union; and what lasts no longer than general position can move a
+    # scale is its doing.
+    curves[scales >= reach] = [1] + [0] * (cloud.shape[1] - 1)
+    lasting = np.append(np.diff(scales) > _BLINK * reach, True)
+    scales, curves = scales[lasting], curves[lasting]
+    scales[0] = 0.0
     nearest = np.full(len(cloud), np.inf)
     if filtration.dimension:
         for side in filtration.simplices[1].T:
