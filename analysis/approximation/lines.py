@@ -229,15 +229,20 @@ def _on_segment(net: PiecewiseLinear, start: Array, end: Array) -> LineRegions:
     length = float(np.linalg.norm(end - start))
     sweep = _Sweep.over(net.along(start, (end - start)[None]))
     if sweep is not None:
-        breakpoints, layers, patterns = sweep.sources[0].value[0, 1:-1], sweep.born[1:-1], sweep.patterns
-        return LineRegions(*map(torch.from_numpy, (breakpoints, layers, patterns.T.copy())), length, FLOATS)
+        places, born, patterns = sweep.sources[0].value[0, 1:-1], sweep.born[1:-1], sweep.patterns.T.copy()
+        return _found(places, born, patterns, length, FLOATS)
     cells = cells_on_line(net, start, end, (Fraction(0), Fraction(1)))
     widths = np.cumsum([len(layer.negative) for layer in net.layers])
     switched = [np.flatnonzero(np.array(a.pattern) != np.array(b.pattern)) for a, b in itertools.pairwise(cells)]
-    layers = [int(np.searchsorted(widths, units[0], side="right")) for units in switched]
+    born = np.array([np.searchsorted(widths, units[0], side="right") for units in switched], dtype=np.int64)
     places = np.array([float(cell.right) for cell in cells[:-1]])
-    patterns = np.array([cell.pattern for cell in cells], dtype=bool)
-    return LineRegions(*map(torch.from_numpy, (places, np.array(layers, dtype=np.int64), patterns)), length, INTEGERS)
+    return _found(places, born, np.array([cell.pattern for cell in cells], dtype=bool), length, INTEGERS)
+
+
+def _found(
+    places: Array, born: NDArray[np.int64], patterns: NDArray[np.bool_], length: float, method: str
+) -> LineRegions:
+    return LineRegions(torch.from_numpy(places), torch.from_numpy(born), torch.from_numpy(patterns), length, method)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ..spectra.results import _axes
 from .cells import Complex, Points
 from .lines import finite_point
 from .tracing import piecewise_linear
-from .written_out import Array, PiecewiseLinear, exact
+from .written_out import Affine, Array, PiecewiseLinear, exact
 
 SQUARE = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 # Ottosson's matrices, from Oklab to linear sRGB
@@ -248,8 +248,12 @@ def _collect(net: PiecewiseLinear, found: Complex, vertices: Array, undecided: i
     sizes = np.diff(loops.offsets)
     sums = np.add.reduceat(vertices[loops.corners], loops.offsets[:-1])
     patterns, slopes = _at(net, sums / sizes[:, None])
-    arrays = (vertices, ends.T, layers, cells.T - 1, loops.corners, loops.offsets, patterns, slopes)
-    return PlaneRegions(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays), undecided)
+    arrays = {
+        **{"vertices": vertices, "edges": ends.T, "edge_layers": layers, "neighbours": cells.T - 1},
+        **{"corners": loops.corners, "offsets": loops.offsets, "patterns": patterns, "slopes": slopes},
+    }
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    return PlaneRegions(**tensors, undecided=undecided)
 
 
 def _at(net: PiecewiseLinear, centres: Array) -> tuple[NDArray[np.bool_], Array]:
@@ -266,15 +270,20 @@ def _slopes(net: PiecewiseLinear, centres: Array) -> tuple[NDArray[np.bool_], Ar
     line = np.zeros((2, count, 3))
     line[..., 0] = centres.T
     line[0, :, 1] = line[1, :, 2] = 1.0
-    sources, active = {0: line.reshape(2, -1)}, []
-    for k, layer in enumerate([*(layer for layer in net.layers), None], 1):
-        affine = net.head if layer is None else layer.affine
-        z = sum(W @ sources[j] for j, W in affine.weights.items()).reshape(len(affine.bias), count, 3)
+    sources, active = {0: line.reshape(2, -1)}, list[NDArray[np.bool_]]()
+
+    def forms(affine: Affine) -> Array:
+        z = np.zeros((len(affine.bias), 3 * count))
+        for j, W in affine.weights.items():
+            z += W @ sources[j]
+        z = z.reshape(-1, count, 3)
         z[..., 0] += affine.bias[:, None]
-        if layer is None:
-            break
+        return z
+
+    for k, layer in enumerate(net.layers, 1):
+        z = forms(layer.affine)
         active.append(z[..., 0] > 0)
         steep = np.where(active[-1], layer.positive[:, None], layer.negative[:, None])
-        sources[k] = (z * steep[..., None]).reshape(len(affine.bias), -1)
+        sources[k] = (z * steep[..., None]).reshape(len(z), -1)
     patterns = np.concatenate(active).T if active else np.zeros((count, 0), dtype=bool)
-    return patterns, z[..., 1:].transpose(1, 0, 2)
+    return patterns, forms(net.head)[..., 1:].transpose(1, 0, 2)

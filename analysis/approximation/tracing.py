@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ArgumentError, DataError, LemmataError, ModelStateError, NumericsError
@@ -56,10 +57,10 @@ class _Interceptor(TorchFunctionMode):
 
     def bend(self, z: Tensor, negative: Any = 0.0, positive: Any = 1.0) -> Tensor:
         """A unit that bends at zero: its input is kept, its output is a new source."""
-        slopes = [torch.as_tensor(s, dtype=z.dtype).expand_as(z).flatten() for s in (negative, positive)]
-        if bool((slopes[0] == slopes[1]).all()):
-            return z * slopes[0].view_as(z)
-        self.bent.append((self.place(), z, *slopes))
+        low, high = (torch.as_tensor(s, dtype=z.dtype).expand_as(z).flatten() for s in (negative, positive))
+        if bool((low == high).all()):
+            return z * low.view_as(z)
+        self.bent.append((self.place(), z, low, high))
         source = torch.zeros_like(z).requires_grad_()
         self.sources.append(source)
         return source
@@ -188,7 +189,7 @@ def piecewise_linear(model: nn.Module, shape: tuple[int, ...]) -> PiecewiseLinea
 
 def _check(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if is_lazy(tensor):
             remedy = "Run the model once on a batch, model(inputs), before."
             raise ModelStateError(name, "parameters of known shape", "a lazy module", remedy)
         if tensor.numel() == 0:

@@ -27,6 +27,7 @@ from lemmata.studies.training import train
 
 Rows = Sequence[Any]
 Columns = Mapping[str, Sequence[Any]]
+PLANE = torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 BIAS, CHAOS, MOST = 0.1, 8.0, 2**12
 
 
@@ -158,7 +159,7 @@ def hanin_rolnick_plane_count(neurons: int, depth: int, seed: int, weights: str 
         net = folded_arrangement(2, min(neurons // depth, 16 if depth <= 2 else 6), depth, 0.5)
     else:
         net = random_network(2, neurons, depth, seed)
-    found = regions_in_plane(net, torch.zeros(2), *torch.eye(2))
+    found = regions_in_plane(net, *PLANE)
     return {"value": found.regions / (1 + neurons + neurons * (neurons - 1) / 2), "undecided": found.undecided}
 
 
@@ -226,7 +227,7 @@ def euler_characteristic_cells(weights: str, depth: int, width: int, seed: int, 
     net = random_network(2, width * depth, depth, seed, bias=0.3)
     if weights == "trained":
         net = trained(net, seed)
-    found = regions_in_plane(net, torch.zeros(2), *torch.eye(2))
+    found = regions_in_plane(net, *PLANE)
     F = sampled_patterns(net, side) if side else found.activation_patterns
     picture = Picture.of(found).arrays if not side and found.regions < 1500 else {}
     return {"value": found.euler - found.regions + F, "cells": found.regions, "undecided": found.undecided, **picture}

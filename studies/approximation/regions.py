@@ -27,6 +27,7 @@ from lemmata.studies.approximation.pictures import Picture, draw_cells
 from lemmata.studies.claim import AtLeast, Equals, Grid, claim, script
 
 UNIT = Law("unit weights and biases", lambda n, m: 1.0, lambda n, m: 1.0)
+PLANE = torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 BIASED_HE = Law("He weights, unit biases", lambda n, m: 2 / n, lambda n, m: 1.0)
 
 
@@ -84,8 +85,8 @@ def zaslavsky_shallow_regions(n: int, seed: int, position: str = "general") -> d
     parallel lines costs one.
     """
     draws = torch.Generator().manual_seed(seed)
-    layer = MLP([2, n, 1], activation="relu", init=UNIT, generator=draws).layers[0]
-    weight, bias = layer.weight.detach(), layer.bias.detach()
+    net = MLP([2, n, 1], activation="relu", init=UNIT, generator=draws)
+    weight, bias = (net.get_parameter(f"layers.0.{name}").detach() for name in ("weight", "bias"))
     if position == "parallel":
         weight = weight[[i // 2 * 2 for i in range(n)]]
     if position == "central":
@@ -143,7 +144,7 @@ def montufar_deep_regions(inputs: int, n: int, depth: int, seed: int, weights: s
     if inputs == 1:
         return {"value": regions_on_line(net, torch.tensor([low]), torch.tensor([high])).regions, "neurons": n * depth}
     square = [[low, low], [high, low], [high, high], [low, high]]
-    found = regions_in_plane(net, torch.zeros(2), *torch.eye(2), square)
+    found = regions_in_plane(net, *PLANE, square)
     picture = Picture.of(found).arrays if found.regions < 1000 else {}
     return {"value": found.regions, "neurons": n * depth, "undecided": found.undecided, **picture}
 

@@ -33,9 +33,9 @@ def network(widths: list[int], seed: int = 0) -> nn.Sequential:
 
 def exactly(model: nn.Module) -> PlaneRegions:
     """All cells in a square of side 6."""
-    plane = torch.eye(2, dtype=torch.float64, device="cpu")
+    u, v = torch.eye(2, dtype=torch.float64, device="cpu")
     window = [[-3.0, -3.0], [3.0, -3.0], [3.0, 3.0], [-3.0, 3.0]]
-    return regions_in_plane(model, torch.zeros_like(plane[0]), *plane, window)
+    return regions_in_plane(model, torch.zeros_like(u), u, v, window)
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def on_a_grid(model: nn.Sequential, points: int) -> int:
     """How many patterns some points of the square have: what one writes without enumerating."""
     line = torch.linspace(-3, 3, int(points**0.5), dtype=torch.float64, device="cpu")
     h, signs = torch.cartesian_prod(line, line), []
-    for layer in model[:-1]:
+    for layer in list(model)[:-1]:
         h = layer(h)
         signs += [h > 0] if isinstance(layer, nn.ReLU) else []
     return len(torch.cat(signs, 1).unique(dim=0))
@@ -55,7 +55,7 @@ def rows(device: str, repeats: int) -> Iterator[Row]:
     for depth in DEPTHS:
         found, cells = measure([2, *[WIDTH] * depth, 1], repeats)
         yield from found
-        costs[cells] = found[0].milliseconds / cells
+        costs[cells] = _milliseconds(found) / cells
     least, most = min(costs), max(costs)
     ratio = costs[most] / costs[least]
     note = "microseconds a cell: " + ", ".join(f"{1e3 * cost:.0f} at {cells}" for cells, cost in sorted(costs.items()))
@@ -65,7 +65,7 @@ def rows(device: str, repeats: int) -> Iterator[Row]:
     )
     found, cells = measure([2, *[WIDE] * 3, 1], repeats)
     yield from found
-    seconds = found[0].milliseconds / 1e3 * 1e5 / cells
+    seconds = _milliseconds(found) / 1e3 * 1e5 / cells
     note = "seconds for 10⁵ cells, at this cost a cell"
     yield Row(
         WORK,
@@ -95,6 +95,12 @@ def measure(widths: list[int], repeats: int) -> tuple[list[Row], int]:
     return [
         replace(row, error=1 - count / truth.regions) for row, count in zip(found, (truth.regions, seen), strict=True)
     ], truth.regions
+
+
+def _milliseconds(found: list[Row]) -> float:
+    """Of the exact enumeration, the first row."""
+    assert found[0].milliseconds is not None
+    return found[0].milliseconds
 
 
 def place(widths: list[int]) -> str:
