@@ -89,9 +89,13 @@ from .gradient_flow import (
 from .invariance import (
     Generator,
     LieDerivative,
+    Separation,
+    WLClasses,
     image_generator,
     lie_derivative,
     lie_difference,
+    separation,
+    wl_classes,
 )
 from .operators import GGN, NTK, Dense, EmpiricalFisher, Fisher, Hessian, Jacobian, Layout, Operator, Plan
 from .spectra import (
@@ -162,6 +166,7 @@ __all__ = [
     "RandomLabels",
     "Rate",
     "Separability",
+    "Separation",
     "SignalPropagation",
     "Solution",
     "SpectralDensity",
@@ -170,6 +175,7 @@ __all__ = [
     "Target",
     "Track",
     "TrainingCurve",
+    "WLClasses",
     "Witness",
     "audit",
     "best_in_span",
@@ -219,6 +225,7 @@ __all__ = [
     "representation_ranks",
     "rips_betti",
     "separability",
+    "separation",
     "signal_propagation",
     "solve",
     "spectral_density",
@@ -227,4 +234,5 @@ __all__ = [
     "targets",
     "trace",
     "track",
+    "wl_classes",
 ]

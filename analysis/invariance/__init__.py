@@ -1,5 +1,31 @@
 """What a model must not notice: group actions, equivariance, Lie derivatives, Lipschitz constants, isomorphism."""
 
 from . import actions
+from .generators import (
+    Generator,
+    image_generator,
+)
+from .lie import (
+    lie_derivative,
+    lie_difference,
+)
+from .lie_results import (
+    LayerDefect,
+    LieDerivative,
+)
+from .isomorphism import WLClasses, wl_classes
+from .separation import Separation, separation
 
-__all__ = ["actions"]
+__all__ = [
+    "Generator",
+    "LayerDefect",
+    "LieDerivative",
+    "Separation",
+    "WLClasses",
+    "actions",
+    "image_generator",
+    "lie_derivative",
+    "lie_difference",
+    "separation",
+    "wl_classes",
+]
