@@ -97,7 +97,7 @@ def lookups(kind: str, keys: int, heads: int, nets: int, steps: int, draws: torc
 @claim(
     source="brody2022how",
     predicts=Equals(1, within=1e-12, of="each"),
-    quick=Grid(weights=["random", "trained"], nodes=[12], heads=[4], seeds=5),
+    quick=Grid(weights=["random", "trained"], nodes=[12], heads=[4], seeds=3),
     full=Grid(weights=["random", "trained"], nodes=[12, 24], heads=[1, 4], seeds=20),
     controls={DYNAMIC: dict(kind="GATv2")},
 )
