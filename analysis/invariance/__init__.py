@@ -5,6 +5,7 @@ from .generators import (
     Generator,
     image_generator,
 )
+from .isomorphism import WLClasses, wl_classes
 from .lie import (
     lie_derivative,
     lie_difference,
@@ -13,7 +14,6 @@ from .lie_results import (
     LayerDefect,
     LieDerivative,
 )
-from .isomorphism import WLClasses, wl_classes
 from .separation import Separation, separation
 
 __all__ = [
