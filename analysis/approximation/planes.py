@@ -273,10 +273,10 @@ def _slopes(net: PiecewiseLinear, centres: Array) -> tuple[NDArray[np.bool_], Ar
     sources, active = {0: line.reshape(2, -1)}, list[NDArray[np.bool_]]()
 
     def forms(affine: Affine) -> Array:
-        z = np.zeros((len(affine.bias), 3 * count))
+        flat = np.zeros((len(affine.bias), 3 * count))
         for j, W in affine.weights.items():
-            z += W @ sources[j]
-        z = z.reshape(-1, count, 3)
+            flat += W @ sources[j]
+        z = flat.reshape(-1, count, 3)
         z[..., 0] += affine.bias[:, None]
         return z
 

@@ -46,7 +46,8 @@ def breakpoints(neurons: int, depth: int, seed: int, bias: float, weights: str) 
     """On [−1, 1], over what one hidden layer of as many neurons has on average; two kinks count as two neurons."""
     net: nn.Module
     if weights == "sawtooth":
-        net = zigzag(min(neurons // depth, int(MOST ** (1 / depth))), depth, MARGIN)
+        teeth = neurons // depth if depth <= 2 else min(neurons // depth, int(MOST ** (1 / depth)))
+        net = zigzag(teeth, depth, MARGIN)
     else:
         net = random_network(1, neurons, depth, seed, bias, CHAOS if weights == "chaotic" else 2.0)
     found = regions_on_line(net, -torch.ones(1), torch.ones(1)).regions - 1
@@ -73,7 +74,7 @@ def draw_depth(ax: Any, rows: Rows) -> Columns:
     return columns
 
 
-SAWTOOTH = {"random weights: a sawtooth's": dict(weights="sawtooth")}
+SAWTOOTH = {"random weights: those of a sawtooth": dict(weights="sawtooth")}
 TYPICAL = {**SAWTOOTH, "gradients that keep their size: chaotic hard tanh": dict(weights="chaotic")}
 
 
@@ -94,7 +95,7 @@ def hanin_rolnick_linear_count(depth: int, neurons: int, seed: int, weights: str
     kinks $-b\/w$ have a Cauchy law. The value is the number of breakpoints over that; with $sigma = 0.1$, where the interval
     is wide against the scale of the biases, it stays near one.
 
-    Controls: folding weights (as many pieces as fit below $2^12$); and hard tanh with weights of variance $8\/n$, whose gradients explode, counted
+    Controls: folding weights (a sawtooth, of three and more layers with no more than $2^12$ pieces); and hard tanh with weights of variance $8\/n$, whose gradients explode, counted
     as two kinks a neuron. Large weights alone are no control for ReLU, which they only rescale: it is chaos that matters.
     """
     return {"value": breakpoints(neurons, depth, seed, BIAS, weights)}
@@ -103,9 +104,9 @@ def hanin_rolnick_linear_count(depth: int, neurons: int, seed: int, weights: str
 @claim(
     source="hanin2019complexity",
     predicts=AtMost(1.25, of="mean"),
-    quick=Grid(bias=[0.1, 0.3, 1.0], depth=[2, 4, 8], neurons=[128], seeds=16),
+    quick=Grid(bias=[0.1, 1.0], depth=[2, 8], neurons=[128], seeds=12),
     full=Grid(bias=[0.1, 0.3, 1.0], depth=[2, 4, 8, 16], neurons=[128, 512], seeds=100),
-    controls=TYPICAL,
+    controls=SAWTOOTH,
 )
 def hanin_rolnick_linear_count_bound(
     bias: float, depth: int, neurons: int, seed: int, weights: str = "random"
@@ -122,8 +123,8 @@ def hanin_rolnick_linear_count_bound(
 @claim(
     source="hanin2019complexity",
     predicts=Scales("neurons", power=1, within=0.1, of="mean"),
-    quick=Grid(neurons=[32, 64, 128, 256], depth=[1, 2, 4], seeds=30),
-    full=Grid(neurons=[64, 128, 256, 512, 1024], depth=[1, 2, 4, 8], seeds=60),
+    quick=Grid(neurons=[32, 64, 128, 256], depth=[1, 2], seeds=16),
+    full=Grid(neurons=[64, 128, 256, 512, 1024], depth=[1, 2], seeds=60),
     controls=SAWTOOTH,
 )
 def hanin_rolnick_linear_count_slope(neurons: int, depth: int, seed: int, weights: str = "random") -> float:
@@ -142,7 +143,7 @@ def hanin_rolnick_linear_count_slope(neurons: int, depth: int, seed: int, weight
 @claim(
     source="hanin2019surprisingly",
     predicts=AtMost(1.25, of="mean"),
-    quick=Grid(neurons=[32, 64], depth=[1, 2, 4], seeds=20),
+    quick=Grid(neurons=[32, 64], depth=[1, 2, 4], seeds=8),
     full=Grid(neurons=[32, 64, 128, 256], depth=[1, 2, 4, 8], seeds=40),
     controls={"random weights: folds": dict(weights="folds")},
 )
