@@ -60,8 +60,11 @@ def geodesic_distances(points: Tensor | Array, neighbours: int = 14, landmarks: 
     2004, Topological estimation using witness complexes, for maxmin.
 
     Example:
-        >>> geodesic_distances(torch.tensor([[0.0], [1.0], [2.0], [9.0], [10.0], [11.0]]), neighbours=1).distances
-        tensor([[0., inf, inf, 1., 2., inf],...
+        Two pairs, apart with one neighbour each and joined with two:
+
+        >>> pairs = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
+        >>> [geodesic_distances(pairs, neighbours).components for neighbours in (1, 2)]
+        [2, 1]
 
     """
     for name, value in (("neighbours", neighbours), ("landmarks", landmarks)):

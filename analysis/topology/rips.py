@@ -197,9 +197,9 @@ def rips_betti(
     Example:
         Six points on a circle, each as far from the next as from the centre: a loop, until triangles fill it:
 
-        >>> angles = torch.arange(6) * (torch.pi / 3)
-        >>> circle = torch.stack([angles.cos(), angles.sin()], 1).double()
-        >>> rips_betti(torch.cdist(circle, circle), scale=1.2)
+        >>> angles = np.arange(6) * np.pi / 3
+        >>> circle = np.stack([np.cos(angles), np.sin(angles)], 1)
+        >>> rips_betti(np.linalg.norm(circle[:, None] - circle, axis=-1), scale=1.2)
         Betti(1, 1; at scales 1 to 1.73, 6 points, Vietoris–Rips complex; not converged)
 
     """
