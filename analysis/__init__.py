@@ -87,10 +87,12 @@ from .gradient_flow import (
     track,
 )
 from .invariance import (
+    EquivariantMaps,
     Generator,
     LieDerivative,
     Separation,
     WLClasses,
+    equivariant_maps,
     image_generator,
     lie_derivative,
     lie_difference,
@@ -132,6 +134,7 @@ __all__ = [
     "Discretisation",
     "Eigenpairs",
     "EmpiricalFisher",
+    "EquivariantMaps",
     "Estimate",
     "Finite",
     "Fisher",
@@ -192,6 +195,7 @@ __all__ = [
     "eigenpairs",
     "empirical_nngp",
     "empirical_ntk",
+    "equivariant_maps",
     "exchangeable_floor",
     "fit_grid",
     "flow",

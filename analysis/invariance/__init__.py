@@ -1,6 +1,10 @@
 """What a model must not notice: group actions, equivariance, Lie derivatives, Lipschitz constants, isomorphism."""
 
 from . import actions
+from .equivariant_maps import (
+    EquivariantMaps,
+    equivariant_maps,
+)
 from .generators import (
     Generator,
     image_generator,
@@ -17,12 +21,14 @@ from .lie_results import (
 from .separation import Separation, separation
 
 __all__ = [
+    "EquivariantMaps",
     "Generator",
     "LayerDefect",
     "LieDerivative",
     "Separation",
     "WLClasses",
     "actions",
+    "equivariant_maps",
     "image_generator",
     "lie_derivative",
     "lie_difference",
