@@ -33,6 +33,7 @@ def draw_cells(ax: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
 
     arrays = {name: torch.from_numpy(np.asarray(values[name])) for name in _KEPT}
     empty = torch.zeros(0, dtype=torch.long)
+    ax.figure.set_size_inches(6.4, 6.0)  # a picture to look into
     PlaneRegions(**arrays, neighbours=empty, patterns=empty, undecided=0).plot(ax)
     inner = arrays["edge_layers"] >= 0
     ends = arrays["vertices"][arrays["edges"][inner].long()].numpy()

@@ -158,7 +158,7 @@ def hanin_rolnick_plane_count(neurons: int, depth: int, seed: int, weights: str 
     """
     net: nn.Module
     if weights == "folds":
-        net = folded_arrangement(2, min(neurons // depth, 16 if depth <= 2 else 6), depth, 0.5)
+        net = folded_arrangement(2, min(neurons // depth, {1: neurons, 2: 16}.get(depth, 6)), depth, 0.5)
     else:
         net = random_network(2, neurons, depth, seed)
     found = regions_in_plane(net, *PLANE)
