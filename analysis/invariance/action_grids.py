@@ -192,7 +192,7 @@ def layouts(shape: Sequence[int], sides: Sequence[int], move: MapMove) -> list[t
     if len(shape) > k and all(_whole(n, m) for n, m in zip(sides, end, strict=True)) and max(end) > 1:
         ratio = tuple(n / m for n, m in zip(sides, end, strict=True))
         return [(f"map{_coarser(ratio)}", lambda g, x: move(g, x, ratio))]
-    if len(shape) == 2:
+    if len(shape) == 2 or (len(shape) > k and max(end) == 1):
         found.append(("invariant", invariant))
     for r in _ratios(sides):
         grid = tuple(n // r for n in sides)

@@ -1,0 +1,265 @@
+r"""Does a model commute with a group, to what error, and which module breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import inf, isfinite, isnan, sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ..errors import ArgumentError, NumericsError
+from ..operators.data import call, fit
+from ..operators.snapshot import Watch, snapshot
+from ..spectra.results import Estimate
+from .action import Action, Move, homomorphism, interpolation
+from .equivariance_results import BROKEN, KEPT, UNKNOWN, Equivariance, LayerEquivariance
+from .propagated_actions import Tapped, Walk, floats, gaps
+
+_SAFETY = 50.0  # c of the tolerance
+_BLOCK = 32  # elements between two looks at the interval
+
+
+def equivariance(
+    model: nn.Module,
+    inputs: Any,
+    action: Action,
+    layers: str = "*",
+    features: Mapping[str, Move] | None = None,
+    dtype: torch.dtype | None = None,
+    near: float = 0.02,
+    tol: float = 0.1,
+    most: int = 256,
+    seed: int = 0,
+) -> Equivariance:
+    r"""How far a model is from commuting with a group, over its elements, module by module.
+
+    .. math:: e(g) = \frac{\|f(g \cdot x) - \rho(g) f(x)\|}{\|\rho(g) f(x)\|}, \qquad \tau = 50 \sqrt{m}\, \varepsilon\, \kappa
+
+    Exact is what rounding explains: e ≤ τ at every element. m counts the terms of the model's sums, the fan-in of every
+    weight and the entries of one example; κ ≥ 1 is by how much the model amplifies relative errors √ε of its parameters and
+    inputs, measured; ε is the machine's precision.
+
+    A control shows what a broken symmetry costs this model: fixed patterns as large as the inputs are laid on all of them,
+    which no symmetry survives. A model whose error is below ``near`` of the control's is approximate; any other is broken,
+    at the first module from which on no module keeps the symmetry.
+
+    On what a module puts out, the group acts in a way that the shape allows (on the trailing axes for images, with the
+    stride's ratio; on the axis of the elements for sets), and of several the one that fits best is taken. Functions that are
+    no modules show in the module after them.
+
+    Args:
+        model: not changed; run in its own mode on a copy. Dropout that is on is refused.
+        inputs: as the model takes them, examples along the first axis; a tuple is spread.
+        action: of :mod:`~lemmata.analysis.invariance.actions`, with the action on outputs that is to be checked.
+        layers: glob pattern over the names of modules; ``""`` for the output alone.
+        features: by pattern, (g, tensor) ↦ ρ(g) tensor for modules whose representation a shape cannot tell.
+        dtype: cast model and inputs, such as ``torch.float64``.
+        near: the largest error of an approximate symmetry, as a share of the control's.
+        tol, most: groups of more than ``most`` elements are drawn from, until the 95 % interval of the mean error is within
+            ``tol`` of it or ``most`` were drawn. ``beyond`` says what share of the group may be worse.
+        seed: of the draws.
+
+    Cost: a pass an element, stacked by vmap where the model allows it; memory for 4 million entries of the inputs.
+
+    Errors: ``OperandError`` for inputs that do not fit the group and for a ρ that is no homomorphism; ``ModelStateError``
+    with the module's name for dropout, batch statistics or noise; ``NumericsError`` for outputs that are zero or not finite.
+
+    Source: cohen2016group; kondor2018generalization.
+
+    Example:
+        A convolution on the torus commutes with shifts, one that pads with zeros does not:
+
+        >>> from lemmata.analysis.invariance import actions
+        >>> x = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+        >>> shifts = actions.translations((6, 6), outputs="same")
+        >>> equivariance(nn.Sequential(nn.Conv2d(1, 3, 3, padding=1, padding_mode="circular")), x, shifts).verdict
+        'exact'
+        >>> equivariance(nn.Sequential(nn.Conv2d(1, 3, 3, padding=1)), x, shifts).culprit
+        '0 (Conv2d)'
+
+    """
+    private, given = _prepared(model, inputs, dtype)
+    if not tol > 0 or not near > 0 or most < 10:
+        remedy = "Pass tol=0.1, near=0.02, most=256."
+        raise ArgumentError(
+            "tol, near, most", "numbers above 0, at least 10 elements", f"{tol}, {near}, {most}", remedy
+        )
+    action.check(given)
+    with torch.no_grad():
+        device = next((t.device for t in tree_leaves(given) if isinstance(t, Tensor)), torch.device("cpu"))
+        watch = Watch("model", dict(private.named_buffers()), dict(private.named_parameters()), device)
+        walk = Walk(Tapped(private, layers), action, given, features or {})
+        watch.check(lambda: call(private, given))
+        _checked_output(walk.base.output)
+        homomorphism(action, given, walk.base.output)
+        kappa = _conditions(private, walk, seed)
+        elements, mean = _walked(walk, action, tol, most, seed)
+        control = _control(walk, elements, seed)
+    scale = _SAFETY * sqrt(terms(private, given)) * _epsilon(walk.base.output)
+    worst = max(range(len(elements)), key=lambda i: inf if isnan(walk.errors[i]) else walk.errors[i])
+    rows = _rows(walk, kappa, scale)
+    kept = walk.errors[worst] <= scale * kappa[""]
+    rows, culprit = _blame(rows, kept, f"the output of {type(model).__name__}, after its last module")
+    names = [action.show(g) for g in elements]
+    return Equivariance(
+        action.name,
+        action.order,
+        len(elements),
+        walk.errors[worst],
+        names[worst],
+        mean,
+        scale * kappa[""],
+        terms(private, given),
+        kappa[""],
+        near,
+        control,
+        interpolation(action, given, seed=seed),
+        rows,
+        culprit,
+        tuple(zip(names, walk.errors, strict=True)),
+        str(floats(walk.base.output)[0].dtype).removeprefix("torch."),
+        str(device),
+        walk.vmapped,
+    )
+
+
+def terms(model: nn.Module, inputs: Any) -> int:
+    """How many terms a model adds up: the fan-in of all weights, and the entries of one example.
+
+    Example:
+        >>> terms(nn.Linear(3, 5), torch.ones(7, 3))
+        6
+
+    """
+    fans = sum(p.numel() // p.shape[0] for p in model.parameters() if p.ndim > 1)
+    entries = sum(x[0].numel() for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.ndim and len(x))
+    return max(1, fans + entries)
+
+
+def _prepared(model: nn.Module, inputs: Any, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
+    if not isinstance(model, nn.Module):
+        remedy = "Wrap the function in the forward of a torch.nn.Module."
+        raise ArgumentError("model", "a torch.nn.Module", type(model).__name__, remedy)
+    private = snapshot(model, dtype, None)[0]
+    own = next((p for p in (*private.parameters(), *private.buffers()) if p.is_floating_point()), None)
+    like = own if own is not None else next(iter(floats(inputs)), torch.zeros(()))
+    return private, fit(inputs, "inputs", dtype or like.dtype, like.device, cast=dtype is not None)
+
+
+def _checked_output(output: Any) -> None:
+    found = floats(output)
+    if not found:
+        raise ArgumentError("model", "floating-point outputs", type(output).__name__, "Return scores, not labels.")
+    if not all(bool(x.isfinite().all()) for x in found) or not any(bool(x.any()) for x in found):
+        remedy = "Look at the model's weights and at its inputs: la.gradient_health names the layer."
+        raise NumericsError("output", "finite numbers, not all zero", "nan, infinity or zeros", remedy)
+
+
+def _epsilon(output: Any) -> float:
+    return max(torch.finfo(x.dtype).eps for x in floats(output))
+
+
+def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
+
+
+def _conditions(private: nn.Module, walk: Walk, seed: int) -> dict[str, float]:
+    """κ of the output, under "", and of each module: the amplification of relative errors √ε of parameters and inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    size = _epsilon(walk.base.output) ** 0.5
+
+    def jolt(x: Any) -> Any:
+        return x * (1 + size * _noise(x, generator)) if isinstance(x, Tensor) and x.is_floating_point() else x
+
+    held = {name: p.detach().clone() for name, p in private.named_parameters()}
+    try:
+        for p in private.parameters():
+            p.copy_(jolt(p))
+        seen = walk.tapped(tree_map(jolt, walk.inputs))
+    finally:
+        for name, p in private.named_parameters():
+            p.copy_(held[name])
+    pairs = {"": (floats(seen.output), floats(walk.base.output))}
+    pairs.update({name: (seen.features[name], walk.base.features[name]) for name in walk.base.features})
+    return {name: max(1.0, _single(*pair) / size) for name, pair in pairs.items()}
+
+
+def _single(found: list[Tensor], wanted: list[Tensor]) -> float:
+    error = gaps([x[None] for x in found], [y[None] for y in wanted])[0]
+    return error if isfinite(error) else 0.0
+
+
+def _walked(walk: Walk, action: Action, tol: float, most: int, seed: int) -> tuple[tuple[Any, ...], Estimate]:
+    """All elements of a small group; of a larger one independent draws, until the mean is known."""
+    if action.enumerable and action.order <= most:
+        elements = action.elements
+        walk.take(elements)
+        value = sum(walk.errors) / len(elements)
+        return elements, Estimate(value, 0.0, 0, None, len(elements), seed, "all elements")
+    drawn = action.sample(most, seed)
+    for start in range(0, most, _BLOCK):
+        walk.take(drawn[start : start + _BLOCK])
+        errors = torch.tensor(walk.errors, dtype=torch.float64)
+        spread = float(errors.std()) / sqrt(len(errors))
+        mean = Estimate(float(errors.mean()), spread, len(errors) - 1, None, len(errors), seed, "mean over elements")
+        low, high = mean.interval()
+        if high - low <= 2 * tol * abs(mean.value):
+            break
+    else:
+        mean = replace(mean, converged=False)
+    return drawn[: len(walk.errors)], mean
+
+
+def _control(walk: Walk, elements: tuple[Any, ...], seed: int) -> float | None:
+    """The largest error over a few elements once fixed patterns are laid on all inputs."""
+    if not floats(walk.inputs):
+        return None
+    generator = torch.Generator().manual_seed(seed + 1)
+
+    def mark(x: Any) -> Any:  # a factor, for linear models do not notice a term; and a term, for homogeneous ones; both
+        if not floats(x):  # upwards, so that an adjacency stays one
+            return x
+        factor, term = (torch.rand(x.shape, generator=generator, dtype=torch.float64, device="cpu") for _ in range(2))
+        return x * (1 + factor.to(x)) + x.square().mean().sqrt() * term.to(x)
+
+    state = generator.get_state()
+    output = call(walk.tapped.model, tree_map(mark, walk.inputs))
+    errors = []
+    for g in elements[1:4]:
+        generator.set_state(state)
+        found = call(walk.tapped.model, tree_map(mark, walk.action.on_inputs(g, walk.inputs)))
+        errors.append(_single(floats(found), floats(walk.action.on_outputs(g, output))))
+    return max(errors, default=0.0)
+
+
+def _rows(walk: Walk, kappa: Mapping[str, float], scale: float) -> list[LayerEquivariance]:
+    rows = []
+    for name, ways in walk.layers.items():
+        tolerance, known = scale * kappa[name], [way for way in ways if not isnan(way.worst)]
+        if not known:
+            acts = ways[0].name if ways else ""
+            rows.append(LayerEquivariance(name, acts, float("nan"), float("nan"), tolerance, UNKNOWN))
+            continue
+        best = min(known, key=lambda way: way.worst)
+        status = KEPT if best.worst <= tolerance else BROKEN
+        average = sum(best.errors) / len(best.errors)
+        rows.append(LayerEquivariance(name, best.name, best.worst, average, tolerance, status))
+    return rows
+
+
+def _blame(rows: list[LayerEquivariance], kept: bool, end: str) -> tuple[tuple[LayerEquivariance, ...], str | None]:
+    """The rows, where a module that later ones mend is not called broken; and the module that breaks the output."""
+    last = len(rows) if kept else max((i + 1 for i, row in enumerate(rows) if row.status == KEPT), default=0)
+    named = tuple(
+        replace(row, status=UNKNOWN) if row.status == BROKEN and i < last else row for i, row in enumerate(rows)
+    )
+    if kept:
+        return named, None
+    first = next((row.name for row in named[last:] if row.status == BROKEN), end)
+    between = [row.name for row in named[last:] if row.name != first]
+    doubtful = named[last:] and named[last].status == UNKNOWN
+    return named, f"{first}, or before it from {between[0]} on" if doubtful else first
