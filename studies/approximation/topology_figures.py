@@ -1,0 +1,91 @@
+"""The figures of the study of topology: the data, the counts at every radius, their images, and what layers leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Rows = Sequence[Any]
+Columns = Mapping[str, Sequence[Any]]
+
+RADII = np.geomspace(0.03, 3, 120)
+RECTIFIERS = "an invertible activation: rectifiers, biases lower by 5"
+UNTRAINED = "training: none"
+
+
+def draw_classes(ax: Any, rows: Rows) -> Columns:
+    """The two classes of D-I, as sampled: discs, and what lies around them.
+
+    A square full of points with nine round islands, eight on a circle and one in its middle, each behind an empty moat.
+    """
+    row = next(row for row in rows if not row.arm and row.k == 0)
+    x, inside = row.values["x"], row.values["label"] > 0
+    for name, chosen in (("around the discs", ~inside), ("discs", inside)):
+        ax.plot(*x[chosen].T, ".", markersize=1.5, label=name)
+    ax.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), markerscale=5)
+    return {"x1": x[:, 0], "x2": x[:, 1], "disc": inside.astype(int)}
+
+
+def draw_plateau(ax: Any, rows: Rows) -> Columns:
+    """The count is wrong while the balls are too small or too large, and the same over all radii in between.
+
+    Components and loops against the radius of the balls, both axes logarithmic. Both begin with the noise of single points
+    and small gaps; from the spacing of the points on they keep their values, one of them nine, while the radius grows by
+    a factor of more than seven; then the shapes meet or their holes close, and at last there are one and none.
+    """
+    row = next(row for row in rows if not row.arm and row.k == 0)
+    columns = {"radius": RADII, "components": row.values["components"], "loops": row.values["loops"]}
+    for name in ("components", "loops"):
+        ax.step(RADII, columns[name], where="post", label=name)
+    ax.axhline(9, color="0.3", linestyle="--", linewidth=1)
+    ax.set(xscale="log", xlabel="radius of the balls", ylabel="Betti number")
+    ax.set_yscale("symlog", linthresh=1)
+    ax.set_ylim(0, None)
+    ax.legend()
+    return columns
+
+
+def draw_images(ax: Any, rows: Rows) -> Columns:
+    """Two random leaky layers bend the data and tear nothing; two rectifiers flatten them onto rays.
+
+    Two panels side by side. The nine islands become slanted shapes with kinks, still apart, each still behind its
+    moat; under rectifiers, most of the square lies on two rays and a corner.
+    """
+    columns: dict[str, list[Any]] = {"arm": [], "y1": [], "y2": [], "disc": []}
+    arms = ("", RECTIFIERS)
+    for place, arm in enumerate(arms):
+        row = next(r for r in rows if r.arm == arm and r.k == 0 and r.point["layers"] == 2)
+        y, inside = row.values["y"], row.values["label"] > 0
+        y = (y - y.min(0)) / np.maximum(np.ptp(y, axis=0).max(), 1e-12) + np.array([1.15 * place, 0])
+        for colour, chosen in (("C0", ~inside), ("C1", inside)):
+            ax.plot(*y[chosen].T, ".", color=colour, markersize=1)
+        columns["arm"] += [arm or "leaky"] * len(y)
+        columns["y1"] += list(y[:, 0])
+        columns["y2"] += list(y[:, 1])
+        columns["disc"] += list(inside.astype(int))
+    ax.set(aspect="equal", xticks=[0.5, 1.65], xticklabels=["leaky rectifiers", "rectifiers"], yticks=[])
+    return columns
+
+
+def draw_fall(ax: Any, rows: Rows) -> Columns:
+    """Features of the discs that are left at each layer, of trained networks and of untrained ones.
+
+    Mean of components and loops against the layer. All curves begin at nine; those of trained networks fall to one or a
+    few, that of the rectifiers some layers before that of the hyperbolic tangents; those of untrained networks stay
+    above five.
+    """
+    columns: dict[str, Any] = {}
+    first = rows[0].point
+    for arm, style in (("", "o-"), (UNTRAINED, "s--")):
+        chosen = [row for row in rows if row.arm == arm and row.point == first]
+        for place, activation in enumerate(("relu", first["slower"])):
+            label = f"{activation}, {'untrained' if arm else 'trained'}"
+            columns[label] = np.mean(np.concatenate([row.values[activation] for row in chosen]), 0)
+            columns["layer"] = np.arange(len(columns[label]))
+            ax.plot(columns["layer"], columns[label], style, color=f"C{place}", markersize=4, label=label)
+    ax.set(xlabel="hidden layer", ylabel="components and loops", ylim=(0, None))
+    ax.legend(fontsize="small")
+    return columns
