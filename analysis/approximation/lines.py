@@ -157,8 +157,11 @@ def regions_on_line(model: nn.Module, start: Tensor, end: Tensor) -> LineRegions
         tensor([0.5000, 0.7500], dtype=torch.float64)
 
     """
-    points = torch.stack([finite_point("start", start), finite_point("end", end)])
-    return _on_segment(piecewise_linear(model, tuple(start.shape)), *points.numpy())
+    first, last = finite_point("start", start).numpy(), finite_point("end", end).numpy()
+    if first.shape != last.shape:
+        remedy = "Pass two inputs of one shape, without the batch axis."
+        raise DataError("end", f"the shape of start, {first.shape}", str(last.shape), remedy)
+    return _on_segment(piecewise_linear(model, first.shape), first, last)
 
 
 def regions_on_path(model: nn.Module, points: Tensor) -> PathRegions:

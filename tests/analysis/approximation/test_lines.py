@@ -249,6 +249,11 @@ def test_bad_input(model, points, error, name, remedy):
     assert isinstance(raised.value, la.LemmataError) and raised.value.name == name and remedy in str(raised.value)
 
 
+def test_ends_of_two_shapes_are_refused():
+    with pytest.raises(la.LemmataError, match="end: expected the shape of start.*of one shape"):
+        la.regions_on_line(nn.Linear(2, 2), torch.zeros(2), torch.zeros(3))
+
+
 def test_more_than_one_output_has_no_pieces():
     with pytest.raises(la.LemmataError, match="one output.*regions_on_line"):
         affine_pieces(random_network([1, 2, 2], 0))
