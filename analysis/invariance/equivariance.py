@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from ..errors import ArgumentError, NumericsError
 from ..operators.data import call, fit
@@ -219,21 +219,27 @@ def _control(walk: Walk, elements: tuple[Any, ...], seed: int) -> float | None:
     if not floats(walk.inputs):
         return None
     generator = torch.Generator().manual_seed(seed + 1)
+    patterns = [_pattern(x, generator) if floats(x) else None for x in tree_leaves(walk.inputs)]
 
-    def mark(x: Any) -> Any:  # a factor, for linear models do not notice a term; and a term, for homogeneous ones; both
-        if not floats(x):  # upwards, so that an adjacency stays one
-            return x
-        factor, term = (torch.rand(x.shape, generator=generator, dtype=torch.float64, device="cpu") for _ in range(2))
-        return x * (1 + factor.to(x)) + x.square().mean().sqrt() * term.to(x)
+    def marked(item: Any) -> Any:
+        parts, structure = tree_flatten(item)
+        laid = [x if p is None else x * p[0] + p[1] for x, p in zip(parts, patterns, strict=True)]
+        return tree_unflatten(laid, structure)
 
-    state = generator.get_state()
-    output = call(walk.tapped.model, tree_map(mark, walk.inputs))
-    errors = []
+    output, errors = call(walk.tapped.model, marked(walk.inputs)), []
     for g in elements[1:4]:
-        generator.set_state(state)
-        found = call(walk.tapped.model, tree_map(mark, walk.action.on_inputs(g, walk.inputs)))
+        found = call(walk.tapped.model, marked(walk.action.on_inputs(g, walk.inputs)))
         errors.append(_single(floats(found), floats(walk.action.on_outputs(g, output))))
     return max(errors, default=0.0)
+
+
+def _pattern(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Factors, for a linear model need not notice terms, and terms, for a homogeneous one need not notice factors.
+
+    Both upwards: an adjacency stays one.
+    """
+    factor, term = (torch.rand(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x) for _ in range(2))
+    return 1 + factor, x.square().mean().sqrt() * term
 
 
 def _rows(walk: Walk, kappa: Mapping[str, float], scale: float) -> list[LayerEquivariance]:

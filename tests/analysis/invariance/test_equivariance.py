@@ -1,0 +1,340 @@
+"""Equivariance errors against direct loops; every declared symmetry passes, known-broken variants are rejected by name."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from lemmata.analysis.errors import ArgumentError, DataError, ModelStateError, NumericsError, OperandError
+from lemmata.analysis.invariance import actions
+from lemmata.analysis.invariance.equivariance import equivariance
+from lemmata.analysis.invariance.equivariance_results import Equivariance
+from lemmata.analysis.invariance.propagated_actions import Tapped
+from lemmata.analysis.invariance.report import InvarianceReport, invariance_report, suggested
+from lemmata.architectures import (
+    ARCHITECTURES,
+    CNN,
+    EGNN,
+    LSTM,
+    MLP,
+    DeepSets,
+    Encoder,
+    GroupCNN,
+    SteerableCNN,
+    arguments,
+)
+
+SYMMETRIC = [entry for entry in ARCHITECTURES if entry.symmetry is not None]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=seeded(seed))
+
+
+def double(**options):
+    return {"dtype": torch.float64, "generator": seeded(), **options}
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
+
+
+class Noticing(nn.Module):
+    """A model that knows where the entries of its first input are."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x, *rest):
+        ramp = torch.arange(x.numel(), dtype=x.dtype).view(x.shape) / x.numel()
+        return self.model(x * (1.5 + ramp) + ramp, *rest)
+
+
+def declared(entry):
+    s = entry.symmetry
+    return actions.finite(entry.name, s.elements, s.act_on_inputs, s.act_on_outputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("entry", SYMMETRIC, ids=lambda entry: entry.name)
+def test_every_declared_symmetry_is_exact(entry, dtype):
+    """Also known of the architecture's own tests by a plain loop, which must agree."""
+    inputs = entry.sample(0, torch.float64, "cpu")[0]
+    found = equivariance(entry.build(), inputs, declared(entry), dtype=dtype, layers="")
+    assert found.verdict == "exact" and found.culprit is None and found.tried == len(entry.symmetry.elements)
+    assert found.worst < 32 * torch.finfo(dtype).eps < found.tolerance < 1e-3 and found.control > 10 * found.tolerance
+
+
+@pytest.mark.parametrize("entry", SYMMETRIC, ids=lambda entry: entry.name)
+def test_every_declared_symmetry_is_rejected_once_positions_are_noticed(entry):
+    found = equivariance(Noticing(entry.build()), entry.sample(0, torch.float64, "cpu")[0], declared(entry), layers="")
+    assert not found.exact and found.worst > 1e4 * found.tolerance
+
+
+def test_errors_are_those_of_a_loop():
+    net = stack(conv(1, 3, "zeros"), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x, shifts = noise(2, 1, 5, 4), actions.translations((5, 4))
+    found = equivariance(net, x, shifts)
+
+    def loop(function, move):
+        y = function(x)
+        return [float((function(x.roll(g, (-2, -1))) - move(y, g)).norm() / y.norm()) for g in shifts.elements]
+
+    with torch.no_grad():
+        truth = loop(net, lambda y, g: y)
+        own = loop(net[0], lambda y, g: y.roll(g, (-2, -1)))
+    assert [error for _, error in found.errors] == pytest.approx(truth, rel=1e-10)
+    mean = sum(truth) / 20
+    assert found.mean.value == pytest.approx(mean, rel=1e-10) and found.mean.interval()[0] == found.mean.value
+    assert found["0"].worst == pytest.approx(max(own), rel=1e-10) and found.worst == pytest.approx(max(truth))
+    assert found["0"].mean == pytest.approx(sum(own) / 20, rel=1e-10) and found.culprit == "0 (Conv2d)"
+
+
+@pytest.mark.parametrize("pattern", ["*", ""])
+def test_stacked_and_single_passes_agree(pattern):
+    net, x = CNN([1, 3], 2, padding="zeros", **double()), noise(2, 1, 4, 4)
+    many = [x.roll(k, -1) for k in range(4)]
+    with torch.no_grad():
+        one, all_ = Tapped(net, pattern).one_by_one(many), Tapped(net, pattern).batched(many)
+    assert torch.allclose(one.output[0], all_.output[0], rtol=0, atol=1e-14)
+    assert one.features.keys() == all_.features.keys() and bool(one.features) == (pattern == "*")
+    for name, tensors in one.features.items():
+        assert torch.allclose(tensors[0], all_.features[name][0], rtol=0, atol=1e-14)
+
+
+def test_a_model_that_cannot_be_vmapped_is_run_one_by_one():
+    def branching(x):
+        return x.mean(1) if float(x.sum()) < math.inf else x[:, 0]
+
+    found = equivariance(Function(branching), noise(2, 4, 3), actions.permutations(4))
+    assert found.exact and not found.vmapped
+    assert equivariance(Function(lambda x: x.mean(1)), noise(2, 4, 3), actions.permutations(4)).vmapped
+
+
+# Which module
+
+
+def stack(*modules):
+    return nn.Sequential(*modules).double()
+
+
+def conv(c_in, c_out, mode="circular", stride=1):
+    torch.manual_seed(0)
+    return nn.Conv2d(c_in, c_out, 3, stride, padding=1, padding_mode=mode)
+
+
+CULPRITS = {
+    "zero padding in the second": (
+        lambda: stack(conv(1, 3), nn.Tanh(), conv(3, 3, "zeros"), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        "2 (Conv2d)",
+    ),
+    "a stride": (
+        lambda: stack(conv(1, 3), conv(3, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        "1 (Conv2d)",
+    ),
+    "maxima of windows": (
+        lambda: stack(conv(1, 3), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        "1 (MaxPool2d)",
+    ),
+    "flattened": (lambda: stack(conv(1, 3), nn.Flatten(), nn.Linear(3 * 36, 4)), "2 (Linear)"),
+    "positions as a channel": (lambda: stack(conv(1, 3), nn.Tanh(), Noticing(nn.Identity()), nn.Flatten(2)), "2.model"),
+}
+
+
+@pytest.mark.parametrize("name", CULPRITS)
+def test_culprit(name):
+    build, culprit = CULPRITS[name]
+    found = equivariance(build(), noise(2, 1, 6, 6), actions.translations((6, 6)))
+    assert found.culprit.startswith(culprit) and found.verdict.startswith(f"broken at {culprit}")
+    before = [row for row in found.layers if row.name < culprit]
+    assert all(row.status == "kept" for row in before)
+
+
+def test_a_strided_layer_keeps_the_multiples_of_its_stride():
+    net = stack(conv(1, 2, stride=2))
+    found = equivariance(net, noise(1, 1, 6, 6), actions.translations((6, 6), outputs=lambda t, y: y))
+    row = found["0"]
+    assert row.acts == "map, 2 times coarser" and row.status == "broken"
+    even = actions.finite(
+        "even", [(a, b) for a in (0, 2, 4) for b in (0, 2, 4)], lambda t, x: x.roll(t, (-2, -1)),
+        lambda t, y: y.roll((t[0] // 2, t[1] // 2), (-2, -1)), actions.translations((6, 6)).features,
+    )  # fmt: skip
+    assert equivariance(net, noise(1, 1, 6, 6), even)["0"].status == "kept"
+
+
+def test_group_channels_are_recognised():
+    net, x = GroupCNN([1, 2, 2], 3, group="p4", **double()), noise(2, 1, 5, 5)
+    found = equivariance(net, x, actions.rotations(4))
+    assert found.exact and [row.acts for row in found.layers[:2]] == ["regular", "regular"]
+    flipped = equivariance(net, x, actions.rotations(4, reflections=True))
+    assert not flipped.exact and flipped.culprit == "layers.0 (LiftingConv)" and "mirrored" in flipped.worst_at
+    both = GroupCNN([1, 2, 2], 3, group="p4m", **double())
+    assert equivariance(both, x, actions.rotations(4, reflections=True))["layers.1"].acts == "regular"
+    assert equivariance(both, x, actions.rotations(4)).exact  # a subgroup
+
+
+def test_a_representation_that_shapes_cannot_tell():
+    """Fields of vectors: unknown where the output is kept, kept once told."""
+    from lemmata.architectures.steerable import transform_field
+
+    fields = [{"A": 1}, {"A": 1, "E": 1}, {"A": 2}]
+    net, x, turns = SteerableCNN(fields, group="C4", **double()), noise(2, 1, 5, 5), actions.rotations(4)
+    found = equivariance(net, x, turns)
+    assert found.exact and found["layers.0"].status == "unknown"
+    told = equivariance(net, x, turns, features={"layers.0": lambda g, f: transform_field(g, f, fields[1], "C4")})
+    assert told["layers.0"].status == "kept" and told["layers.0"].acts == "given"
+
+
+def test_orders_of_time_and_of_sets():
+    encoder = Encoder(4, 2, 1, positions="none", **double())
+    assert equivariance(encoder, noise(2, 5, 4), actions.permutations(5, outputs="same")).exact
+    placed = Encoder(4, 2, 1, positions="sinusoidal", length=5, **double())
+    assert not equivariance(placed, noise(2, 5, 4), actions.permutations(5, outputs="same")).exact
+    assert not equivariance(LSTM(3, 4, **double()), noise(2, 5, 3), actions.reversal(outputs="same")).exact
+
+
+# Groups too large to walk through
+
+
+def test_continuous_motions_are_drawn():
+    """The catalogue checks 48 motions of the plane's grid; these are any."""
+    entry = next(e for e in ARCHITECTURES if e.family == "EGNN")
+    (h, x), net = entry.sample(0, torch.float64, "cpu")[0], entry.build()
+    assert isinstance(net, EGNN)
+    motions = actions.motions(x.shape[-1], outputs="same").at(1)
+    found = equivariance(net, (h, x), motions)
+    assert found.exact and found.order == math.inf and 32 <= found.tried <= 256
+    assert found.beyond == pytest.approx(1 - 0.05 ** (1 / found.tried)) and "of ∞" in repr(found)
+    wrong = motions.with_outputs("invariant")
+    assert not equivariance(net, (h, x), wrong).exact
+
+
+def test_the_mean_over_a_large_group_has_an_interval_that_covers():
+    """f(x) = x₀ on sets of eight distinct numbers: e = |x_j − x₀| / |x₀| with j uniform."""
+    x = noise(1, 8)
+    truth = float((x[0] - x[0, 0]).abs().mean() / x[0, 0].abs())
+    covered = 0
+    for seed in range(20):
+        found = equivariance(Function(lambda x: x[:, :1]), x, actions.permutations(8), seed=seed, tol=0.02, most=64)
+        low, high = found.mean.interval()
+        covered += low <= truth <= high
+        assert found.tried == 64 and not found.mean.converged  # the tolerance asks for more
+    assert covered >= 17
+
+
+def test_interpolation_is_approximate():
+    def blob(side):
+        u = (torch.arange(side, dtype=torch.float64) * 2 + 1) / side - 1
+        return torch.exp(-6 * ((u[:, None] - 0.2) ** 2 + u[None] ** 2))[None, None]
+
+    radial = Function(lambda x: x.mean((-2, -1)))  # the mean is invariant to rotations but for interpolation
+    found = equivariance(radial, blob(32), actions.rotations(8))
+    assert found.verdict.startswith("approximate") and 0 < found.worst < found.interpolation < 0.1
+    assert equivariance(radial, blob(32), actions.rotations(4)).verdict == "exact"
+
+
+# What cannot be said
+
+
+def test_a_model_that_sees_nothing_is_blind_not_exact():
+    found = equivariance(Function(lambda x: x[:, :1] * 0 + 1), noise(2, 4), actions.permutations(4))
+    assert found.verdict.startswith("blind") and not found.exact
+
+
+def test_homogeneity_and_its_bias():
+    factors = actions.scalings(1.0)
+    assert equivariance(MLP([3, 5, 2], activation="relu", bias=False, **double()), noise(4, 3), factors).exact
+    found = equivariance(MLP([3, 5, 2], activation="relu", **double()), noise(4, 3), factors)
+    assert found.culprit == "layers.0 (Linear)"
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "action", "error", "text"),
+    [
+        (
+            stack(nn.Linear(3, 3), nn.Dropout(0.5)),
+            noise(2, 3),
+            actions.signs(),
+            ModelStateError,
+            r"1 \(Dropout\).*eval",
+        ),
+        (stack(nn.BatchNorm1d(3)), noise(2, 3), actions.signs(), ModelStateError, r"0 \(BatchNorm1d\).*eval"),
+        (Function(lambda x: x + torch.randn_like(x)), noise(2, 3), actions.signs(), ModelStateError, "random numbers"),
+        (Function(lambda x: 0 * x), noise(2, 3), actions.signs(), NumericsError, "output.*gradient_health"),
+        (Function(lambda x: x.argmax(1)), noise(2, 3), actions.signs(), ArgumentError, "floating-point.*scores"),
+        (lambda x: x, noise(2, 3), actions.signs(), ArgumentError, "torch.nn.Module.*Wrap"),
+        (stack(nn.Linear(3, 3)), noise(2, 3).float(), actions.signs(), DataError, "float64"),
+        (stack(conv(1, 2)), noise(1, 1, 4, 5), actions.rotations(4), OperandError, "square.*[Cc]rop"),
+        (
+            Function(lambda x: x.mean(1)),
+            noise(2, 4, 3),
+            replace(actions.permutations(4), compose=lambda g, h: g),
+            OperandError,
+            r"S4 on inputs: expected ρ\(g\)ρ\(h\) = ρ\(gh\)",
+        ),
+    ],
+)
+def test_bad_input(model, inputs, action, error, text):
+    with pytest.raises(error, match=text):
+        equivariance(model, inputs, action)
+
+
+def test_the_model_is_not_touched():
+    net, x = CNN([1, 3], 2, **double()), noise(2, 1, 4, 4)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    state = torch.get_rng_state()
+    equivariance(net, x, actions.translations((4, 4)))
+    assert all(torch.equal(before[name], p) and p.grad is None for name, p in net.named_parameters())
+    assert torch.equal(state, torch.get_rng_state()) and not any(m._forward_hooks for m in net.modules())
+
+
+# Reports
+
+
+def test_report():
+    net, x = GroupCNN([1, 2, 2], 3, group="p4", **double()), noise(2, 1, 5, 5)
+    groups = [actions.translations((5, 5)), actions.rotations(4), actions.rotations(4, reflections=True)]
+    report = invariance_report(net, x, groups)
+    assert report.symmetries == ("translations of the 5×5 torus", "rotations C4")
+    assert report.culprits == {"rotations and reflections D4": "layers.0 (LiftingConv)"}
+    assert "exact under translations of the 5×5 torus, rotations C4" in repr(report)
+    again = InvarianceReport.from_dict(json.loads(json.dumps(report.to_dict())))
+    assert repr(again) == repr(report) and repr(again.findings) == repr(report.findings)
+    assert isinstance(again.findings[0], Equivariance)
+    assert len(report.plot()) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "symmetries"),
+    [
+        (lambda: DeepSets([3, 5], [5, 2], "mean", **double()), noise(2, 4, 3), ("orders of 4 elements, S4, invariant",)),
+        (lambda: GroupCNN([1, 2], 3, group="p4m", **double()), noise(2, 1, 4, 4), ("rotations and reflections D4, invariant",)),
+        (lambda: MLP([3, 5, 2], activation="tanh", bias=False, **double()), noise(4, 3), ("signs ±1, odd",)),
+    ],
+)  # fmt: skip
+def test_suggested_groups_find_the_symmetry(model, inputs, symmetries):
+    assert set(symmetries) <= set(invariance_report(model(), inputs).symmetries)
+    assert not invariance_report(Noticing(model()), inputs).symmetries
+
+
+def test_suggestions_by_shape():
+    names = [action.name for action in suggested(torch.ones(2, 1, 4, 5), torch.ones(2, 3))]
+    assert names == ["translations of the 4×5 torus, invariant"]
+    graph = (torch.ones(1, 4, 2), torch.ones(1, 4, 4))
+    assert [a.name for a in suggested(graph, torch.ones(1, 4, 3))] == ["names of 4 nodes, S4, axis 1"]
+    with pytest.raises(ArgumentError, match="actions.*at least one group.*permutations"):
+        invariance_report(Function(lambda x: (x, x)), noise(2, 3))
+    assert arguments(graph) == graph
