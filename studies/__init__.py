@@ -80,6 +80,9 @@ STUDIES: tuple[str, ...] = (
     "approximation/floors",
     "approximation/barron",
     "invariance/translation",
+    "invariance/sub_pixel",
     "invariance/optimizers",
     "invariance/flat_minima",
+    "invariance/isomorphism",
+    "invariance/positions",
 )

@@ -130,7 +130,7 @@ def push(model: nn.Module, inputs: Any, generator: Generator, examples: int, res
         rows = [per_example(part, examples, name).double() for part in (tangent - moved, h, moved, tangent)]
         squares = [row.square().sum(1) for row in rows]
         places.append(Place(name, kind, generator.words(name, h), tangent - moved, squares[1], squares[2] + squares[3]))
-        return forward_ad.make_dual(h, moved) if reset else output
+        return forward_ad.make_dual(h.contiguous(), moved) if reset else output  # h may be expanded
 
     moving = []
 

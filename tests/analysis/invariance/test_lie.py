@@ -205,6 +205,16 @@ def test_a_module_called_twice_has_two_rows_and_the_model_is_left_alone() -> Non
     assert not model.conv._forward_hooks and all(p.grad is None for p in model.parameters()) and found.chain < 1e-12
 
 
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((-2, -1), keepdim=True).expand_as(x)
+
+
+def test_a_module_may_return_one_number_many_times() -> None:
+    conv = nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular")
+    assert la.lie_derivative(nn.Sequential(Mean(), conv).double(), images(), "rotation").exact
+
+
 def test_modules_that_work_in_place_are_seen_as_others() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(2, 1, 3, padding=1)).double()
     found = la.lie_derivative(model, images(), "scale")
