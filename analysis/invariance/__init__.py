@@ -1,15 +1,24 @@
 """What a model must not notice: group actions, equivariance, Lie derivatives, Lipschitz constants, isomorphism."""
 
-from . import actions
+from . import actions, frames
 from .equivariance import equivariance
 from .equivariance_results import Equivariance, LayerEquivariance
 from .equivariant_maps import (
     EquivariantMaps,
     equivariant_maps,
 )
+from .frames import (
+    Canonicalised,
+    Frame,
+    canonicalise,
+)
 from .generators import (
     Generator,
     image_generator,
+)
+from .invariance_split import (
+    InvarianceSplit,
+    invariance_split,
 )
 from .isomorphism import WLClasses, wl_classes
 from .lie import (
@@ -22,24 +31,40 @@ from .lie_results import (
 )
 from .report import InvarianceReport, invariance_report
 from .separation import Separation, separation
+from .symmetrise import (
+    Averaged,
+    Symmetrised,
+    orbit,
+    symmetrise,
+)
 
 __all__ = [
+    "Averaged",
+    "Canonicalised",
     "Equivariance",
     "EquivariantMaps",
+    "Frame",
     "Generator",
     "InvarianceReport",
+    "InvarianceSplit",
     "LayerDefect",
     "LayerEquivariance",
     "LieDerivative",
     "Separation",
+    "Symmetrised",
     "WLClasses",
     "actions",
+    "canonicalise",
     "equivariance",
     "equivariant_maps",
+    "frames",
     "image_generator",
     "invariance_report",
+    "invariance_split",
     "lie_derivative",
     "lie_difference",
+    "orbit",
     "separation",
+    "symmetrise",
     "wl_classes",
 ]
