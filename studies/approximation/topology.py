@@ -253,7 +253,7 @@ def simplified(
     source="naitzat2020topology",
     predicts=AtLeast("1/2", of="mean"),
     quick=Grid(slower=["tanh"], neighbours=[14], nets=[3], steps=[1600], seeds=5),
-    full=Grid(slower=["leaky", "tanh"], neighbours=[14, 28], nets=[5], steps=[3000], seeds=5),
+    full=Grid(slower=["leaky", "tanh"], neighbours=[14, 28], nets=[5], steps=[3000], seeds=12),
     controls={UNTRAINED: dict(trained=False)},
     figures=(draw_fall,),
 )
