@@ -81,8 +81,11 @@ STUDIES: tuple[str, ...] = (
     "approximation/barron",
     "invariance/translation",
     "invariance/sub_pixel",
+    "invariance/pooling",
+    "invariance/group_convolutions",
     "invariance/optimizers",
     "invariance/flat_minima",
     "invariance/isomorphism",
     "invariance/positions",
+    "invariance/flows",
 )

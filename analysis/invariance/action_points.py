@@ -19,7 +19,7 @@ def haar(dim: int, generator: torch.Generator, reflections: bool) -> Tensor:
 
     The Q of a Gaussian matrix, its columns' signs chosen so that R has a positive diagonal: only so it is uniform.
 
-    Source: Mezzadri 2007, How to generate random matrices from the classical compact groups.
+    Source: mezzadri2007generate.
 
     Example:
         >>> Q = haar(3, torch.Generator().manual_seed(0), reflections=False)
