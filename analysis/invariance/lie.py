@@ -59,7 +59,7 @@ def lie_derivative(
         dtype, batch_stats: as for :class:`~lemmata.analysis.Hessian`. seed: of the probes.
 
     Intervals are Student's over examples, by the jackknife, and contain the probes' chance; rounding widens them by
-    50 ε (‖ḣ‖² + ‖V h‖²)^½ relative to ‖h‖. Fewer than two examples have infinite ones.
+    50 ε (‖ḣ‖² + ‖V h‖²)^½ relative to ‖h‖, with ‖V x‖/‖x‖ of the input besides. Fewer than two examples have infinite ones.
 
     Cost: two forward-mode passes (some two to three forward passes each), two forward passes a step, one forward pass, and
     a backward pass for each number of the output, or each probe.

@@ -27,7 +27,7 @@ FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Place:
-    """The output h of one module or function, per example: ‖r‖², ‖h‖², ‖V h‖² + ‖ḣ‖², and the defect r = ḣ − V h itself."""
+    """The output h of one module or function: the defect r = ḣ − V h, and per example ‖h‖² and what rounding comes from."""
 
     name: str
     kind: str
@@ -113,48 +113,61 @@ def _one(place: str, part: Any, change: Callable[[str, Tensor], Tensor]) -> Any:
     return change(place, part) if isinstance(part, Tensor) and part.is_floating_point() else part
 
 
+class _Forward:
+    """What a forward-mode pass along V x does at the inputs and at every place."""
+
+    def __init__(self, generator: Generator, examples: int, reset: bool) -> None:
+        self.generator, self.examples, self.reset = generator, examples, reset
+        self.places: list[Place] = []
+        self.rates: list[float] = []  # ‖V x‖² / ‖x‖² of the inputs that move
+
+    def dual(self, place: str, x: Tensor) -> Tensor:
+        """The input with its tangent."""
+        moved = self.generator(place, x)
+        if moved is None:
+            return x
+        size = float(x.double().square().sum())
+        self.rates.append(float(moved.double().square().sum()) / size if size else 0.0)
+        return forward_ad.make_dual(x.clone(), moved)
+
+    def seen(self, name: str, kind: str, output: Tensor) -> Tensor:
+        """Note a place, and pass its output on."""
+        h, tangent = forward_ad.unpack_dual(output)
+        moved = self.generator(name, h)
+        if moved is None:
+            return output
+        tangent = torch.zeros_like(h) if tangent is None else tangent
+        size, own, other = (
+            per_example(part, self.examples, name).double().square().sum(1) for part in (h, moved, tangent)
+        )
+        moving = own + other + max(self.rates) * size  # rounding of V x is there though V h may vanish
+        self.places.append(Place(name, kind, self.generator.words(name, h), tangent - moved, size, moving))
+        return forward_ad.make_dual(h.contiguous(), moved) if self.reset else output  # h may be expanded
+
+
 def push(model: nn.Module, inputs: Any, generator: Generator, examples: int, reset: bool) -> list[Place]:
     """One forward-mode pass along V x; the last place is the output.
 
     With ``reset`` the tangent of every place is set to V h before it goes on: what comes next starts without a defect, and
     its own is all that it shows.
     """
-    places: list[Place] = []
-
-    def seen(name: str, kind: str, output: Tensor) -> Tensor:
-        h, tangent = forward_ad.unpack_dual(output)
-        moved = generator(name, h)
-        if moved is None:
-            return output
-        tangent = torch.zeros_like(h) if tangent is None else tangent
-        rows = [per_example(part, examples, name).double() for part in (tangent - moved, h, moved, tangent)]
-        squares = [row.square().sum(1) for row in rows]
-        places.append(Place(name, kind, generator.words(name, h), tangent - moved, squares[1], squares[2] + squares[3]))
-        return forward_ad.make_dual(h.contiguous(), moved) if reset else output  # h may be expanded
-
-    moving = []
-
-    def dual(place: str, x: Tensor) -> Tensor:
-        moved = generator(place, x)
-        moving.append(moved is not None)
-        return x if moved is None else forward_ad.make_dual(x.clone(), moved)
-
+    forward = _Forward(generator, examples, reset)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
-        given = over_inputs(inputs, dual)
-        if not any(moving):
+        given = over_inputs(inputs, forward.dual)
+        if not forward.rates:
             remedy = "Let act('input', x) return V x; for several inputs the places are 'input[0]', 'input[1]', …."
             raise ArgumentError(generator.name, "an action on the inputs", "None at every input", remedy)
         try:
-            with Walk(model, seen):
+            with Walk(model, forward.seen):
                 output = model(**given) if isinstance(given, Mapping) else _spread(model, given)
         except NotImplementedError as error:
             remedy = "Write that operation with elementary ones, or take la.lie_difference."
             raise DerivativeError(type(model).__name__, "operations with a forward mode", str(error), remedy) from error
-        seen("output", "", checked(output))
-    if not places or places[-1].name != "output":
+        forward.seen("output", "", checked(output))
+    if not forward.places or forward.places[-1].name != "output":
         remedy = "Say how the group acts on the output: let act('output', y) return V y."
         raise ArgumentError(generator.name, "an action on the output", f"None at shape {tuple(output.shape)}", remedy)
-    return places
+    return forward.places
 
 
 def _spread(model: nn.Module, given: Any) -> Any:
