@@ -86,6 +86,7 @@ STUDIES: tuple[str, ...] = (
     "invariance/optimizers",
     "invariance/flat_minima",
     "invariance/isomorphism",
+    "invariance/permutations",
     "invariance/positions",
     "invariance/flows",
 )
