@@ -85,6 +85,7 @@ STUDIES: tuple[str, ...] = (
     "invariance/group_convolutions",
     "invariance/optimizers",
     "invariance/flat_minima",
+    "invariance/equivariant_maps",
     "invariance/isomorphism",
     "invariance/permutations",
     "invariance/positions",

@@ -102,7 +102,7 @@ class EquivariantMaps:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> EquivariantMaps:
         """The inverse of :meth:`to_dict`."""
-        parts = {name: torch.tensor(record[name], dtype=torch.float64) for name in ("basis", "singular")}
+        parts = {name: torch.tensor(record[name], dtype=torch.float64, device="cpu") for name in ("basis", "singular")}
         parts["basis"] = parts["basis"].reshape(record["shape"])
         return cls(**{**{name: value for name, value in record.items() if name != "shape"}, **parts})
 
@@ -185,7 +185,7 @@ def _null_space(rho_in: Matrices, rho_out: Matrices, algebra: Collection[Any]) -
         given = f"{d_out} × {d_in} = {unknowns}"
         remedy = "Split the representations into direct summands and ask for each pair of them."
         raise CapacityError("rho_out ⊗ rho_in", f"at most {_LARGEST} entries of a map", given, remedy)
-    units = [torch.eye(d, dtype=torch.float64) for d in (d_in, d_out)]
+    units = [torch.eye(d, dtype=torch.float64, device="cpu") for d in (d_in, d_out)]
     rows = [torch.kron(rho_out[g], units[0]) - torch.kron(units[1], rho_in[g].T.contiguous()) for g in rho_in]
     _, values, vectors = linalg.svd(torch.cat(rows).numpy())
     scale = max(float(values[0]), np.finfo(float).tiny)
@@ -201,7 +201,7 @@ def _null_space(rho_in: Matrices, rho_out: Matrices, algebra: Collection[Any]) -
 
 
 def _matrix(name: str, g: Any, matrix: Any) -> Tensor:
-    found = torch.as_tensor(matrix).detach().to("cpu", torch.float64)
+    found = torch.as_tensor(matrix).detach().to("cpu", torch.float64).contiguous()
     if found.dim() != 2 or found.shape[0] != found.shape[1] or not len(found):
         remedy = "Pass action.matrix(g, shape), or the matrix itself."
         raise OperandError(f"{name}[{g!r}]", "a square matrix", f"shape {tuple(found.shape)}", remedy)

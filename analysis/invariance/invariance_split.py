@@ -157,10 +157,10 @@ def invariance_split(
             _refuse_randomness(name, module)
     action.check(inputs)
     examples = count(inputs, None, "inputs")
-    order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed), device="cpu")
     parts = order.tensor_split(min(_GROUPS, examples))
     energies = [_Energies(take(inputs, chosen, examples)) for chosen in parts]
-    sizes = torch.tensor([len(chosen) for chosen in parts], dtype=torch.float64)
+    sizes = torch.tensor([len(chosen) for chosen in parts], dtype=torch.float64, device="cpu")
     exact = action.enumerable and action.order <= most
     with torch.no_grad():
         if exact:

@@ -68,7 +68,8 @@ class Symmetrised(nn.Module):
         if self.draws is None:
             value = self.forward(*inputs)
             return Averaged(value, torch.zeros_like(value), len(self.elements), True, True)
-        mean = scatter = torch.zeros(())
+        mean: Any = 0.0
+        scatter: Any = 0.0
         done, enough, generator = 0, False, torch.Generator().manual_seed(self.seed)
         while not enough and done < max(most, _BLOCK):
             for y in self._turned([self.action.draw(generator) for _ in range(_BLOCK)], x):
