@@ -10,7 +10,7 @@ report: .venv/studies
 	$(BIN)/lemmata run --all --profile quick --device cpu --out $(OUT)
 
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: .venv/test
 	$(BIN)/ruff format --check .
