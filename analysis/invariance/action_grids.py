@@ -17,7 +17,7 @@ from ..errors import ArgumentError, OperandError
 from .action import Action, Move, drawn_from, invariant, on_every, outputs_of
 
 #: ``(g, map, ratio) → map``: an element acting on a map whose grid is ``ratio`` times coarser than the image's.
-MapMove = Callable[[Any, Tensor, tuple[float, float]], Tensor]
+MapMove = Callable[[Any, Tensor, tuple[float, ...]], Tensor]
 
 
 def translations(
@@ -128,7 +128,9 @@ def rotations(order: int, reflections: bool = False, outputs: Any = "invariant")
 
     def features(shape: Sequence[int]) -> list[tuple[str, Move]]:
         side = _square_side(shape)
-        found = layouts(shape, (side, side), lambda g, x, _: turn(g, x)) if side else [("invariant", invariant)]
+        found: list[tuple[str, Move]] = [("invariant", invariant)]
+        if side:
+            found = layouts(shape, (side, side), lambda g, x, _: turn(g, x))
         for axis in (-3, -1):  # the axis of group elements: |G|, or that of the group with reflections too
             if len(shape) > -axis and shape[axis] in {len(elements), 2 * order} and (axis == -1 or side):
                 poses = [(s, m) for s in range(shape[axis] // order) for m in range(order)]

@@ -224,10 +224,14 @@ def _by_axes(shape: Sequence[int], n: int, move: Callable[..., Tensor]) -> list[
     """Invariant, or moved along any one axis of length n, or along all of them (a matrix of pairs)."""
     axes = [a for a in range(1, len(shape)) if shape[a] == n]
     found: list[tuple[str, Move]] = [] if axes and len(shape) > 2 else [("invariant", invariant)]
-    found += [(f"axis {a}", lambda g, x, a=a: move(g, x, a)) for a in axes]
+    found += [(f"axis {a}", partial(_moved, move, (a,))) for a in axes]
     if len(axes) > 1:
-        found.append(("pairs", lambda g, x: move(g, x, *axes)))
+        found.append(("pairs", partial(_moved, move, tuple(axes))))
     return found
+
+
+def _moved(move: Callable[..., Tensor], axes: tuple[int, ...], g: Any, x: Tensor) -> Tensor:
+    return move(g, x, *axes)
 
 
 def _has_axis(name: str, inputs: Any, n: int, axis: int) -> None:

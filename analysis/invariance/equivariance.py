@@ -30,6 +30,7 @@ def equivariance(
     layers: str = "*",
     features: Mapping[str, Move] | None = None,
     dtype: torch.dtype | None = None,
+    batch_stats: str | None = None,
     near: float = 0.02,
     tol: float = 0.1,
     most: int = 256,
@@ -58,6 +59,7 @@ def equivariance(
         layers: glob pattern over the names of modules; ``""`` for the output alone.
         features: by pattern, (g, tensor) ↦ ρ(g) tensor for modules whose representation a shape cannot tell.
         dtype: cast model and inputs, such as ``torch.float64``.
+        batch_stats: for batch normalisation in train mode, as for :class:`~lemmata.analysis.Hessian`.
         near: the largest error of an approximate symmetry, as a share of the control's.
         tol, most: groups of more than ``most`` elements are drawn from, until the 95 % interval of the mean error is within
             ``tol`` of it or ``most`` were drawn. ``beyond`` says what share of the group may be worse.
@@ -82,7 +84,7 @@ def equivariance(
         '0 (Conv2d)'
 
     """
-    private, given = _prepared(model, inputs, dtype)
+    private, given = _prepared(model, inputs, dtype, batch_stats)
     if not tol > 0 or not near > 0 or most < 10:
         remedy = "Pass tol=0.1, near=0.02, most=256."
         raise ArgumentError(
@@ -101,9 +103,10 @@ def equivariance(
         control = _control(walk, elements, seed)
     scale = _SAFETY * sqrt(terms(private, given)) * _epsilon(walk.base.output)
     worst = max(range(len(elements)), key=lambda i: inf if isnan(walk.errors[i]) else walk.errors[i])
-    rows = _rows(walk, kappa, scale)
     kept = walk.errors[worst] <= scale * kappa[""]
-    rows, culprit = _blame(rows, kept, f"the output of {type(model).__name__}, after its last module")
+    rows, culprit = _blame(
+        _rows(walk, kappa, scale), kept, f"the output of {type(model).__name__}, after its last module"
+    )
     names = [action.show(g) for g in elements]
     return Equivariance(
         action.name,
@@ -140,11 +143,13 @@ def terms(model: nn.Module, inputs: Any) -> int:
     return max(1, fans + entries)
 
 
-def _prepared(model: nn.Module, inputs: Any, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
+def _prepared(
+    model: nn.Module, inputs: Any, dtype: torch.dtype | None, batch_stats: str | None
+) -> tuple[nn.Module, Any]:
     if not isinstance(model, nn.Module):
         remedy = "Wrap the function in the forward of a torch.nn.Module."
         raise ArgumentError("model", "a torch.nn.Module", type(model).__name__, remedy)
-    private = snapshot(model, dtype, None)[0]
+    private = snapshot(model, dtype, batch_stats)[0]
     own = next((p for p in (*private.parameters(), *private.buffers()) if p.is_floating_point()), None)
     like = own if own is not None else next(iter(floats(inputs)), torch.zeros(()))
     return private, fit(inputs, "inputs", dtype or like.dtype, like.device, cast=dtype is not None)

@@ -96,7 +96,11 @@ def invariance_report(
 
     """
     if actions is None:
-        private = snapshot(model, options.get("dtype"), None)[0] if isinstance(model, nn.Module) else model
+        private = (
+            snapshot(model, options.get("dtype"), options.get("batch_stats"))[0]
+            if isinstance(model, nn.Module)
+            else model
+        )
         with torch.no_grad():
             output = call(private, inputs) if options.get("dtype") is None else call(private, _cast(inputs, options))
         actions = suggested(inputs, output)

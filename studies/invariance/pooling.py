@@ -24,6 +24,8 @@ SIDE = 6
 class Pooled(nn.Module):
     """The features of a CNN; maxima of windows of s × s positions, or every s-th position (s = 1: all); and a head."""
 
+    weight: Tensor
+
     def __init__(self, net: CNN, windows: int, every: int, head: str, generator: torch.Generator) -> None:
         super().__init__()
         self.net, self.windows, self.every, self.head = net, windows, every, head
@@ -36,7 +38,10 @@ class Pooled(nn.Module):
         map_ = nn.functional.max_pool2d(self.net.features(x), self.windows)[..., :: self.every, :: self.every]
         if self.head == "dense":
             return map_.flatten(1) @ self.weight.T
-        return {"mean": map_.mean, "max": map_.amax, "rms": map_.square().mean}[self.head]((-2, -1))
+        positions = map_.flatten(-2)
+        if self.head == "max":
+            return positions.amax(-1)
+        return positions.mean(-1) if self.head == "mean" else positions.square().mean(-1).sqrt()
 
 
 def shifted_errors(depth: int, seed: int, head: str, windows: int = 1, every: int = 1) -> la.Equivariance:
