@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lemmata.analysis as la
+from lemmata.studies.invariance import graph_pairs
 from lemmata.studies.invariance import isomorphism as study
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -21,28 +22,29 @@ def test_the_pairs_are_those_of_networkx() -> None:
         "prism, utility graph": (nx.circular_ladder_graph(3), nx.complete_bipartite_graph(3, 3)),
         "rings with skip links": (nx.circulant_graph(13, [1, 2]), nx.circulant_graph(13, [1, 3])),
     }
-    for name, pair in study.PAIRS.items():
+    for name, pair in graph_pairs.PAIRS.items():
         found = [nx.from_numpy_array(A) for A in pair]
         assert all(np.array_equal(A, A.T) and not A.diagonal().any() for A in pair)
         assert not nx.vf2pp_is_isomorphic(*found) and la.wl_classes(pair).count == 1, name
         for graph, truth in zip(found, truths.get(name, found), strict=True):
             assert nx.vf2pp_is_isomorphic(graph, truth), name
     rings = [
-        sorted(map(len, nx.minimum_cycle_basis(nx.from_numpy_array(A)))) for A in study.PAIRS["decalin, bicyclopentyl"]
+        sorted(map(len, nx.minimum_cycle_basis(nx.from_numpy_array(A))))
+        for A in graph_pairs.PAIRS["decalin, bicyclopentyl"]
     ]
     assert rings == [[6, 6], [5, 5]]
-    path, star = map(nx.from_numpy_array, study.path_and_star(5))
+    path, star = map(nx.from_numpy_array, graph_pairs.path_and_star(5))
     assert nx.vf2pp_is_isomorphic(path, nx.path_graph(5)) and nx.vf2pp_is_isomorphic(star, nx.star_graph(4))
 
 
 def test_the_atlas_holds_26_pairs_and_853_connected_graphs_of_seven_nodes() -> None:
-    assert sum(map(len, study.atlas_pairs())) == 26
-    assert [len(study.connected(n)) for n in (1, 2, 5, 7)] == [1, 1, 21, 853]
+    assert sum(map(len, graph_pairs.atlas_pairs())) == 26
+    assert [len(graph_pairs.connected(n)) for n in (1, 2, 5, 7)] == [1, 1, 21, 853]
 
 
 def test_closed_walks_are_counted() -> None:
     """Two a triangle at each of its nodes, and four of length six around a ring of six: both ways, and there and back."""
-    prism, utility = study.PAIRS["prism, utility graph"]
+    prism, utility = graph_pairs.PAIRS["prism, utility graph"]
     walks = study.closed_walks(torch.tensor(np.stack([prism, utility])))
     assert torch.equal(walks[0, :, 0], torch.full((6,), 2 / 3**2)) and not walks[1, :, 0].any()
     eigenvalues = np.linalg.eigvalsh(prism)
@@ -51,7 +53,7 @@ def test_closed_walks_are_counted() -> None:
 
 def test_a_network_of_sums_is_its_equation() -> None:
     draws = torch.Generator().manual_seed(0)
-    x, A = torch.ones(1, 3, 1), torch.tensor(study.graph(3, "0 1 2"))[None]
+    x, A = torch.ones(1, 3, 1), torch.tensor(graph_pairs.graph(3, "0 1 2"))[None]
     for kind, gathered in (("GIN", [1, 2, 1]), ("GIN of means", [1, 1, 1]), ("GIN of maxima", [1, 1, 1])):
         net = study.reader(kind, 1, draws, width=4).requires_grad_(False)
         (layer,) = net.network.layers
