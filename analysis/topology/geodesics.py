@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components, shortest_path
+from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -75,12 +75,13 @@ def geodesic_distances(points: Tensor | Array, neighbours: int = 14, landmarks: 
     nearest = cKDTree(cloud).query(cloud, k + 1)[1].reshape(n, k + 1)
     rows = np.repeat(np.arange(n), k + 1)
     graph = csr_array((np.ones(rows.size), (rows, nearest.ravel())), shape=(n, n))
+    graph = csr_array(graph + graph.T)  # both ways, once: otherwise every search would transpose it
     steps = np.full(n, np.inf)
     chosen: list[int] = []
     found: list[Array] = []
     while len(chosen) < min(landmarks, n):
         chosen.append(int(np.argmax(steps)))
-        found.append(shortest_path(graph, directed=False, unweighted=True, indices=chosen[-1]))
+        found.append(dijkstra(graph, unweighted=True, indices=chosen[-1]))
         steps = np.minimum(steps, found[-1])
     between = np.stack(found)[:, chosen]
     components = connected_components(graph, directed=False)[0]

@@ -46,13 +46,18 @@ class _Rips:
         return rank * comb(self.n, size) + number
 
     def cofaces(self, simplices: Array, rank: Array) -> Array:
-        """Keys of all cofaces, (m, n); those that are none have the largest number."""
-        m, size = simplices.shape
-        added = np.broadcast_to(np.arange(self.n), (m, self.n))
+        """Keys of all cofaces, (m, n), of simplices with vertices in order; those that are none have the largest number."""
+        size, added = simplices.shape[1], np.arange(self.n)
         larger = np.maximum(self.rank[simplices].max(1), rank[:, None])
-        vertices = np.concatenate([np.broadcast_to(simplices[:, None], (m, self.n, size)), added[..., None]], -1)
-        keys = self.keys(vertices, larger)
-        absent = (larger == len(self.values)) | (simplices[:, :, None] == np.arange(self.n)).any(1)
+        keys, place = larger * comb(self.n, size + 1), np.zeros_like(larger)
+        absent = larger == len(self.values)
+        for k in range(size):  # a vertex beyond the added one moves up by a place
+            own = simplices[:, k, None]
+            before = own < added
+            keys += np.where(before, self.choose[own, k + 1], self.choose[own, k + 2])
+            place += before
+            absent |= own == added
+        keys += self.choose[added, place + 1]
         return np.where(absent, _NONE, keys)
 
     def chunks(self, simplices: Array) -> Iterator[slice]:
