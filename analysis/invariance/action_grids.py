@@ -28,7 +28,8 @@ def translations(
     Args:
         sides: (H, W), or (T,).
         padding: ``"circular"``: the torus, H·W elements, exact. ``"zeros"``: what leaves is lost and zeros come in. This
-            is an action only on images with a border of ``reach`` zeros and for |t| ≤ ``reach``; others are refused.
+            is an action only on images with a border of ``reach`` zeros and for |t| ≤ ``reach``; others are refused. Of
+            feature maps, which need not have such a border, it is not known.
         reach: with ``padding="zeros"``, the largest shift along each side.
         outputs: ``"invariant"``, ``"same"`` or a callable.
 
@@ -70,7 +71,7 @@ def translations(
         lambda t: tuple(-a % n for a, n in zip(t, sides, strict=True)) if torus else tuple(-a for a in t),
         on_inputs,
         outputs_of(outputs, on_inputs),
-        lambda shape: layouts(shape, sides, move),
+        lambda shape: layouts(shape, sides, move) if torus else [("invariant", invariant)] * (len(shape) == 2),
         lambda inputs: _fits(inputs, sides, 0 if torus else int(reach or 0)),
     )
 

@@ -227,7 +227,16 @@ def _by_axes(shape: Sequence[int], n: int, move: Callable[..., Tensor]) -> list[
     found += [(f"axis {a}", partial(_moved, move, (a,))) for a in axes]
     if len(axes) > 1:
         found.append(("pairs", partial(_moved, move, tuple(axes))))
+    if len(shape) == 2 and shape[1] > n and shape[1] % n == 0:
+        found += [
+            ("flattened, axis 1", partial(_unflattened, move, 1, n)),
+            ("flattened, last axis", partial(_unflattened, move, 2, n)),
+        ]
     return found
+
+
+def _unflattened(move: Callable[..., Tensor], axis: int, n: int, g: Any, x: Tensor) -> Tensor:
+    return move(g, x.unflatten(1, (n, -1) if axis == 1 else (-1, n)), axis).flatten(1)
 
 
 def _moved(move: Callable[..., Tensor], axes: tuple[int, ...], g: Any, x: Tensor) -> Tensor:

@@ -206,6 +206,29 @@ def test_orders_of_time_and_of_sets():
     assert not equivariance(LSTM(3, 4, **double()), noise(2, 5, 3), actions.reversal(outputs="same")).exact
 
 
+def test_a_flattened_set_is_followed_to_the_layer_that_reads_it():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(20, 3)).double()
+    found = equivariance(net, torch.randint(7, (3, 5), generator=seeded()), actions.permutations(5))
+    assert found["1"].acts == "flattened, axis 1" and found.culprit == "2 (Linear)" and found.control is None
+    turned = equivariance(stack(nn.Flatten(), nn.Tanh()), noise(2, 3, 5), actions.permutations(5, axis=2))
+    assert turned["1"].acts == "flattened, last axis" and turned["1"].status == "kept"
+
+
+def test_content_that_stays_away_from_the_border_may_move_with_zero_padding():
+    """A mean over positions: exact while the receptive field does not meet the border, and not if it does."""
+    net = stack(conv(1, 3, "zeros"), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x = nn.functional.pad(noise(1, 1, 3, 3), (3,) * 4)
+    window = actions.translations((9, 9), padding="zeros", reach=2)
+    assert equivariance(net, x, window).exact
+    assert not equivariance(net, x, actions.translations((9, 9), padding="zeros", reach=3)).exact
+
+
+def test_batch_statistics_are_the_callers_choice():
+    net = stack(nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3))
+    assert equivariance(net, noise(4, 3), actions.signs(), batch_stats="batch").exact
+
+
 # Groups too large to walk through
 
 
