@@ -91,13 +91,12 @@ def _read(graph: Any, name: str) -> tuple[int, Array]:
     """Number of nodes, and edges (2, E)."""
     if isinstance(graph, tuple | list) and len(graph) == 2 and isinstance(graph[1], int):
         return graph[1], _edges(_numbers(graph[0], name), graph[1], name)
-    if hasattr(graph, "nodes") and hasattr(graph, "adjacency") and callable(graph.adjacency):
-        import networkx
-
-        if not len(graph):
-            return 0, np.zeros((2, 0), dtype=np.int64)
-        held = networkx.to_scipy_sparse_array(graph, weight=None, dtype=np.int64).tocoo()
-        return len(graph), np.repeat(np.stack([held.row, held.col]).astype(np.int64), held.data, axis=1)
+    if hasattr(graph, "is_directed") and hasattr(graph, "edges"):
+        index = {node: place for place, node in enumerate(graph)}
+        ends = [(index[a], index[b]) for a, b in graph.edges()]
+        if not graph.is_directed():
+            ends += [(b, a) for a, b in ends if a != b]
+        return len(index), np.array(ends, dtype=np.int64).reshape(-1, 2).T
     return _counts(_numbers(graph, name), name)
 
 

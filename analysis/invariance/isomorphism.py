@@ -210,8 +210,13 @@ class _Tuples:
 
 
 def _compact(values: Array) -> Array:
-    """Ranks among the distinct values, from 0."""
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    """Ranks of integers from 0 among the distinct ones, from 0; by counting where they are not much larger than many."""
+    top = int(values.max(initial=0))
+    if top > 8 * len(values):
+        return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    present = np.zeros(top + 1, dtype=np.int64)
+    present[values] = 1
+    return (np.cumsum(present) - 1)[values]
 
 
 def _named(columns: Sequence[Array]) -> Array:
@@ -225,15 +230,20 @@ def _named(columns: Sequence[Array]) -> Array:
 def _collected(colours: Array, counts: Array, seen: Array) -> Array:
     """New colours: an item's own colour with the ascending values it sees; ``seen`` has ``counts`` of them for each item.
 
-    Names grow by one value at a time, as paths in a tree of prefixes; items that see fewer values end earlier, and their
-    number is in the name from the start.
+    Neighbouring values are named in pairs, then pairs of pairs, until each item has one name; the number of values stands
+    beside it.
     """
-    name = _named([colours, counts])
-    first, width = np.cumsum(counts) - counts, int(seen.max(initial=0)) + 1
-    for k in range(int(counts.max(initial=0))):
-        longer = np.flatnonzero(counts > k)
-        name[longer] = int(name.max()) + 1 + _compact(name[longer] * width + seen[first[longer] + k])
-    return _compact(name)
+    lengths = counts
+    while int(lengths.max(initial=0)) > 1:
+        first = np.cumsum(lengths) - lengths
+        place = np.arange(len(seen)) - np.repeat(first, lengths)
+        left = np.flatnonzero(place % 2 == 0)
+        paired = place[left] + 1 < np.repeat(lengths, lengths)[left]
+        right = np.where(paired, seen[np.minimum(left + 1, len(seen) - 1)] + 1, 0)
+        seen, lengths = _named([seen[left], right]), (lengths + 1) // 2
+    whole = np.zeros_like(colours)
+    whole[lengths > 0] = seen
+    return _named([colours, counts, whole])
 
 
 def _grouped(colours: Array, owner: Array, graphs: int) -> Array:
