@@ -144,6 +144,9 @@ class Equivariance:
             if chosen:
                 ax.plot(*zip(*chosen, strict=True), "o", color=colour, label=status)
         end = len(self.layers)
+        if self.culprit is not None:
+            first = next((i for i, row in enumerate(self.layers) if self.culprit.startswith(row.name)), end)
+            ax.axvline(first - 0.5, color="C3", ls="--", lw=1, label="broken from here on")
         ax.plot([end], [max(self.worst, floor)], "s", color="C0" if self.exact else "C3", label="output")
         ticks = [*range(end), end]
         ax.plot(ticks, [row.tolerance for row in self.layers] + [self.tolerance], color="0.5", lw=1, label="rounding")
