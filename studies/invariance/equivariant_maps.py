@@ -69,10 +69,10 @@ def commutant(matrix: Tensor, draws: torch.Generator) -> tuple[EquivariantMaps, 
 def draw_commutants(ax: Any, rows: Rows) -> Columns:
     """A matrix drawn at random, and the nearest ones to it that commute with the shift and with another permutation.
 
-    Three square patterns of grey. The first is noise, the second has constant stripes along its diagonals, each wrapping
+    Three squares of red and blue cells. The first is noise, the second has constant stripes along its diagonals, each wrapping
     round: a circulant. The third repeats blocks of the first in an order that the eye does not find.
     """
-    first = next(row for row in rows if not row.arm)
+    first = [row for row in rows if not row.arm][-1]
     chosen = [row for row in rows if row.point == first.point and row.k == first.k]
     pictures = [first.values["drawn"], *(row.values["nearest"] for row in chosen[:2])]
     n = len(pictures[0])
@@ -86,6 +86,7 @@ def draw_commutants(ax: Any, rows: Rows) -> Columns:
     )
     ax.set_yticks([])
     ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
     names = ("drawn", "commutes with the shift", "commutes with a permutation")
     return {name: picture.ravel() for name, picture in zip(names, pictures, strict=True)}
 
@@ -305,6 +306,7 @@ def draw_filters(ax: Any, rows: Rows) -> Columns:
     ax.set_xticks([6 * i + 2 for i in range(len(filters))], [str(i + 1) for i in range(len(filters))])
     ax.set_yticks([])
     ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
     return {f"filter {i + 1}": one.ravel().astype(int) for i, one in enumerate(filters)}
 
 
