@@ -16,6 +16,7 @@ from ..errors import ArgumentError, DataError
 
 Function = Callable[[Tensor], Tensor]
 _STEP = 1e-6  # of the central differences, relative to the domain
+_NEAR = 1e-6  # by which the targets may fall short of being apart, relative
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,7 +25,8 @@ class Collision:
 
     Attributes:
         first, second: the sets, (N,) each, in increasing order.
-        latent_gap: the distance of their latents over the largest spread of a latent number between random sets.
+        latent_gap: the distance of their latents over the largest spread of a latent number between random sets; inf where
+            no search ended at targets that differ by half of what was asked for.
         targets: of both.
         found: whether the latents are equal to the tolerance. False is no proof that there is no such pair.
         starts: how many searches were made.
@@ -134,9 +136,10 @@ def latent_collision(
         found = _solve(residual, guess, low, high)
         t = _evaluate(target, np.stack([origin, found]), "target", (2,))
         gap, differ = float(np.linalg.norm(residual(found[None])[0, :-1])), abs(float(t[1] - t[0]))
-        if differ < 0.5 * apart:
+        equal = gap <= tol
+        if differ < (1 - _NEAR if equal else 0.5) * apart:  # what a search that fails ends at need not be quite apart
             continue
-        rank = (gap <= tol, differ if gap <= tol else -gap)
+        rank = (equal, differ if equal else -gap)
         if best is None or rank > best[0]:
             best = rank, (origin, found, gap, t)
     if best is None:

@@ -150,8 +150,7 @@ def separability(points: Tensor, labels: Tensor, tol: float = 1e-9) -> Separabil
     offset = float(theta[-1] - normal @ centre)
     margin, sure = _margin(x, y, normal, offset)
     witness, residual = _witness(x, y, lifted, ~right)
-    long = int((witness > 0).sum()) > _EXACT
-    proved = sure if right.all() else residual <= (1e-9 * max(1.0, np.abs(x).max()) if long else 0.0)
+    proved = sure if right.all() else _proves(x, witness, residual)
     return Separability(
         separable=bool(right.all()),
         normal=torch.from_numpy(normal),
@@ -159,7 +158,7 @@ def separability(points: Tensor, labels: Tensor, tol: float = 1e-9) -> Separabil
         margin=margin,
         witness=torch.from_numpy(witness),
         residual=residual,
-        accuracy=_accuracy(x, y, lifted, theta, bool(right.all())),
+        accuracy=_accuracy(x, y, lifted, theta, bool(right.all()), sure),
         cross_entropy=(low, high),
         positive=torch.from_numpy(positive),
         converged=proved and high - low <= tol,
@@ -265,7 +264,7 @@ def _witness(x: np.ndarray, y: np.ndarray, lifted: np.ndarray, among: np.ndarray
         return weights, inf
     weights[among] = found
     support = np.flatnonzero(weights)
-    columns = np.concatenate([x, np.ones((len(x), 1))], 1)[support].T * y[support]
+    columns = _columns(x[support], y[support])
     if len(support) <= _EXACT:
         exact = kernel_near(columns, weights[support])
         if all(entry > 0 for entry in exact):
@@ -275,17 +274,44 @@ def _witness(x: np.ndarray, y: np.ndarray, lifted: np.ndarray, among: np.ndarray
     return weights, float(np.abs(columns @ weights[support]).max())
 
 
+def _columns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """y_i (x_i, 1), (d + 1, n)."""
+    return np.concatenate([x, np.ones((len(x), 1))], 1).T * y
+
+
+def _meet(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether weights so near to these that all are positive solve Σ λ_i y_i (x_i, 1) = 0: fractions decide where that is close."""
+    columns = _columns(x, y)
+    sizes = np.linalg.svd(columns, compute_uv=False)
+    rounding = 8 * columns.size * 2.0**-52 * sizes[0]
+    off = np.linalg.norm(columns @ weights) + rounding * np.linalg.norm(weights)
+    if columns.shape[0] <= columns.shape[1] and off < weights.min() / 2 * (sizes[-1] - rounding):
+        return True  # the least correction, by the pseudo-inverse, is no longer than off over the least singular value
+    if len(weights) > _EXACT:
+        return _proves(x, weights, float(np.abs(columns @ weights).max()))
+    return all(entry > 0 for entry in kernel_near(columns, weights))
+
+
+def _proves(x: np.ndarray, weights: np.ndarray, residual: float) -> bool:
+    """Whether a witness leaves no doubt: none in exact arithmetic, none to speak of where it is too long for that."""
+    long = int((weights > 0).sum()) > _EXACT
+    return residual <= (1e-9 * max(1.0, np.abs(x).max()) if long else 0.0)
+
+
 def _accuracy(
-    x: np.ndarray, y: np.ndarray, lifted: np.ndarray, theta: np.ndarray, separable: bool
+    x: np.ndarray, y: np.ndarray, lifted: np.ndarray, theta: np.ndarray, separable: bool, sure: bool
 ) -> tuple[float, float]:
     n = len(x)
-    if separable:
+    if separable and sure:
         return 1.0, 1.0
-    if work(*x.shape) <= WORK:
+    if not separable and work(*x.shape) <= WORK:
         exact = most_right(x, y) / n
         return exact, exact
-    wrong, left = 0, np.arange(n)
+    wrong, left = 0, np.arange(0 if separable else n)
     while len(left) and (found := _meeting((lifted * y[:, None])[left])) is not None:
+        among = left[found > 0]
+        if not _meet(x[among], y[among], found[found > 0]):  # the program takes hulls that are near for meeting
+            break
         wrong, left = wrong + 1, left[found == 0]
     shares = (float((y * (lifted @ theta) > 0).mean()), float((y > 0).mean()), float((y < 0).mean()))
     return max(shares), 1 - wrong / n

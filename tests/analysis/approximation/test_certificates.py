@@ -80,6 +80,15 @@ def test_no_increasing_network_is_below_and_another_one_is(seed: int) -> None:
     assert [row.verdict for row in audit.checks] == ["failed", "failed"] and "floor" in repr(audit)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_the_check_of_increasing_functions_has_no_scale(size: float) -> None:
+    found = la.monotone_floor(torch.tensor([0.0, 1.0]), size * torch.tensor([1.0, 0.0], dtype=FLOAT))
+    audit = found.check(size * torch.tensor([1.0, 0.0], dtype=FLOAT))
+    assert [check.verdict for check in audit.checks] == ["failed", "failed"]
+    level = size * torch.tensor([0.5 + 1e-7, 0.5])  # float32: less than its rounding apart
+    assert found.check(level).passed and not found.check(level.double() * torch.tensor([1.01, 1.0])).passed
+
+
 def test_increasing_functions_refuse_bad_input_and_come_back() -> None:
     x = torch.arange(3.0)
     for arguments, name, remedy in (
@@ -184,6 +193,12 @@ def test_a_pair_of_equal_latents_in_closed_form() -> None:
     assert found.check(torch.stack([latent, latent])).passed
     told_apart = found.check(torch.tensor(found.targets))
     assert not told_apart.passed and "floor" in repr(told_apart)
+
+
+def test_what_collides_differs_by_what_was_asked_for() -> None:
+    for seed in (0, 12, 16):  # searches that end at equal latents of targets that are nearer
+        found = la.latent_collision(powers(2), maximum, 3, apart=0.17, starts=4, seed=seed)
+        assert not found.found or abs(found.targets[0] - found.targets[1]) > 0.17 * (1 - 1e-5)
 
 
 def test_an_encoder_that_is_the_target_has_no_collision() -> None:

@@ -219,3 +219,15 @@ def test_bad_logits_are_refused() -> None:
         found.check(torch.zeros(4, 1))
     with pytest.raises(DataError, match="logits"):
         found.check(torch.full((4,), torch.nan))
+
+
+@pytest.mark.parametrize("gap", [1e-4, 1e-7, 1e-10])
+def test_a_ceiling_is_no_lower_than_what_a_hyperplane_has_right(gap: float) -> None:
+    """All points but one of a pair with both labels are on their sides, by less than a linear program can see."""
+    x = drawn(250, 4, seed=0)
+    y = x[:, 0].sign()
+    x[:, 0] = gap * y
+    pair = torch.tensor([[0.3, 0.0, 0.0, 0.0]] * 2, dtype=FLOAT)
+    found = la.separability(torch.cat([x, pair]), torch.cat([y, torch.tensor([1.0, -1.0], dtype=FLOAT)]))
+    assert not found.separable and found.accuracy[0] <= 251 / 252 <= found.accuracy[1]
+    assert found.accuracy[1] == 251 / 252 or not found.converged
