@@ -92,5 +92,6 @@ STUDIES: tuple[str, ...] = (
     "invariance/permutations",
     "invariance/positions",
     "invariance/flows",
+    "invariance/similarity",
     "invariance/time_shift",
 )

@@ -31,6 +31,7 @@ from .lie_results import (
 )
 from .report import InvarianceReport, invariance_report
 from .separation import Separation, separation
+from .similarity import Similarity, SimilarityIndex, similarity
 from .symmetrise import (
     Averaged,
     Symmetrised,
@@ -51,6 +52,8 @@ __all__ = [
     "LayerEquivariance",
     "LieDerivative",
     "Separation",
+    "Similarity",
+    "SimilarityIndex",
     "Symmetrised",
     "WLClasses",
     "actions",
@@ -65,6 +68,7 @@ __all__ = [
     "lie_difference",
     "orbit",
     "separation",
+    "similarity",
     "symmetrise",
     "wl_classes",
 ]

@@ -138,7 +138,7 @@ def rope_relative_single_precision(
     r"""With angles in single precision the distance is forgotten in proportion to the position.
 
     The product $p theta_i$ of a position and a frequency is rounded to a relative $2^(-24)$, hence the angle, and with it the
-    logit, to $p theta_i 2^(-24)$: relative positions hold only up to an error in proportion to the absolute one, a hundredth of
+    logit, to $p theta_i 2^(-24)$: relative positions hold only up to an error in proportion to the absolute one, a thousandth of
     the logit's scale at a million. The value is the root mean square change of the logit over $norm(q) norm(k)$ when both tokens move
     from the start to positions between $p$ and $2 p$, over random pairs up to 64 apart. In the control the angle alone is formed in
     double precision, as the networks of this laboratory do, and the error does not grow.
