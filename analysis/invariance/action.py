@@ -1,10 +1,9 @@
-r"""A group that acts on inputs and outputs: elements, composition, inverses, exact draws; and whether it is a group at all."""
+r"""A group that acts on inputs and outputs: elements, composition, inverses, exact draws."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from math import inf, isfinite, sqrt
 from typing import Any
 
@@ -198,12 +197,12 @@ def finite(
 ) -> Action:
     """A finite group of which only the elements and what they do are known: the first must be the identity, or some other.
 
-    That products of elements are elements, :func:`homomorphism` checks by what they do.
+    That products of elements are elements, :func:`~lemmata.analysis.invariance.actions.homomorphism` checks by what they do.
 
     Example:
         >>> flip = finite("mirror", (False, True), lambda g, x: x.flip(-1) if g else x)
-        >>> homomorphism(flip, torch.randn(2, 5))
-        0.0
+        >>> flip.elements, flip.on_inputs(True, torch.tensor([1, 2, 3])).tolist()
+        ((False, True), [3, 2, 1])
 
     """
     if not len(elements):
@@ -228,88 +227,6 @@ def distance(a: Any, b: Any) -> float:
     gap = sqrt(sum(float((x.double() - y.double()).square().sum()) for x, y in zip(ours, theirs, strict=True)))
     scale = sqrt(sum(float(y.double().square().sum()) for y in theirs))
     return gap / scale if scale else gap
-
-
-def homomorphism(action: Action, inputs: Any, outputs: Any = None, pairs: int = 32, seed: int = 0) -> float:
-    r"""The largest relative error of ρ(g) ρ(h) = ρ(gh), on inputs and outputs; an error that names g and h where it fails.
-
-    Of a small group all pairs are tried, else ``pairs`` random ones. Elements that interpolate are left out: their error is
-    :func:`interpolation`. Where no composition is known, gh is the element that does on the inputs what g after h does.
-
-    Cost: three actions a pair. Errors: ``OperandError``; those of the action for inputs that do not fit.
-
-    Example:
-        A rotation to the left and one to the right do not form the group that they claim:
-
-        >>> broken = finite("turns", (0, 1, 2, 3), lambda g, x: x.rot90(g, (-2, -1)) if g < 3 else x)
-        >>> try:
-        ...     homomorphism(broken, torch.arange(4.0).view(1, 2, 2))
-        ... except OperandError as error:
-        ...     print(error.given)
-        no such element for g = 1, h = 2
-
-    """
-    action.check(inputs)
-    worst, spaces = 0.0, [("inputs", action.on_inputs, inputs)]
-    spaces += [] if outputs is None else [("outputs", action.on_outputs, outputs)]
-    tolerance = 64 * max(_epsilon(inputs), 0.0 if outputs is None else _epsilon(outputs))
-    for g, h in _pairs(action, pairs, seed):
-        gh = _product(action, g, h, inputs, tolerance)
-        for name, act, item in spaces:
-            error = distance(act(g, act(h, item)), act(gh, item))
-            if not error <= tolerance:
-                names = f"an error of {error:.1e} for g = {action.show(g)}, h = {action.show(h)}"
-                remedy = "Correct the elements' action or their composition."
-                raise OperandError(f"{action.name} on {name}", "ρ(g)ρ(h) = ρ(gh)", names, remedy)
-            worst = max(worst, error)
-    return worst
-
-
-def interpolation(action: Action, inputs: Any, count: int = 16, seed: int = 0) -> float:
-    r"""How far interpolation keeps an action from being one: the largest ‖ρ(g⁻¹)ρ(g) x − x‖ / ‖x‖ over its elements.
-
-    Exactly 0 for an action without interpolation. Of a large group, over ``count`` random elements.
-
-    Example:
-        >>> from lemmata.analysis.invariance import actions
-        >>> x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-        >>> interpolation(actions.rotations(4), x), interpolation(actions.rotations(8), x) > 0.1
-        (0.0, True)
-
-    """
-    chosen = action.elements if action.enumerable else action.sample(count, seed)
-    rough = [g for g in chosen if not action.exact(g)]
-    if not rough:
-        return 0.0
-    assert action.inverse is not None
-    back = action.inverse
-    return max(distance(action.on_inputs(back(g), action.on_inputs(g, inputs)), inputs) for g in rough)
-
-
-def _pairs(action: Action, pairs: int, seed: int) -> list[tuple[Any, Any]]:
-    if action.enumerable and action.order**2 <= pairs:
-        chosen = [(g, h) for g in action.elements for h in action.elements]
-    else:
-        drawn = action.sample(2 * pairs, seed)
-        chosen = list(zip(drawn[::2], drawn[1::2], strict=True))
-    return [pair for pair in chosen if all(map(action.exact, pair))]
-
-
-def _product(action: Action, g: Any, h: Any, inputs: Any, tolerance: float) -> Any:
-    if action.compose is not None:
-        return action.compose(g, h)
-    moved = action.on_inputs(g, action.on_inputs(h, inputs))
-    found = (k for k in action.elements if distance(action.on_inputs(k, inputs), moved) <= tolerance)
-    for gh in islice(found, 1):
-        return gh
-    given = f"no such element for g = {action.show(g)}, h = {action.show(h)}"
-    remedy = "Correct the elements' action, or complete the group."
-    raise OperandError(f"{action.name} on inputs", "ρ(g)ρ(h) = ρ(gh)", given, remedy)
-
-
-def _epsilon(item: Any) -> float:
-    kinds = [t.dtype for t in tree_flatten(item)[0] if isinstance(t, Tensor) and t.is_floating_point()]
-    return max((torch.finfo(kind).eps for kind in kinds), default=0.0)
 
 
 def on_every(move: Move) -> Callable[[Any, Any], Any]:

@@ -6,7 +6,8 @@ Sets, graphs and sequences: :func:`permutations`, :func:`relabellings`, :func:`c
 a group's, :func:`interpolation` how far interpolation keeps it from being one.
 """
 
-from .action import LIMIT, Action, distance, finite, homomorphism, interpolation, invariant
+from .action import LIMIT, Action, distance, finite, invariant
+from .action_checks import homomorphism, interpolation
 from .action_grids import rotations, translations
 from .action_orders import cyclic_shifts, permutations, relabellings, reversal
 from .action_points import haar, motions, scalings, signs

@@ -15,7 +15,8 @@ from ..errors import ArgumentError, NumericsError
 from ..operators.data import call, fit
 from ..operators.snapshot import Watch, snapshot
 from ..spectra.results import Estimate
-from .action import Action, Move, homomorphism, interpolation
+from .action import Action, Move
+from .action_checks import homomorphism, interpolation
 from .equivariance_results import BROKEN, KEPT, UNKNOWN, Equivariance, LayerEquivariance
 from .propagated_actions import Tapped, Walk, floats, gaps
 
@@ -84,50 +85,55 @@ def equivariance(
         '0 (Conv2d)'
 
     """
-    private, given = _prepared(model, inputs, dtype, batch_stats)
     if not tol > 0 or not near > 0 or most < 10:
-        remedy = "Pass tol=0.1, near=0.02, most=256."
-        raise ArgumentError(
-            "tol, near, most", "numbers above 0, at least 10 elements", f"{tol}, {near}, {most}", remedy
-        )
-    action.check(given)
+        given_options, remedy = f"{tol}, {near}, {most}", "Pass tol=0.1, near=0.02, most=256."
+        raise ArgumentError("tol, near, most", "numbers above 0, at least 10 elements", given_options, remedy)
+    private, given = _prepared(model, inputs, dtype, batch_stats)
     with torch.no_grad():
-        device = next((t.device for t in tree_leaves(given) if isinstance(t, Tensor)), torch.device("cpu"))
-        watch = Watch("model", dict(private.named_buffers()), dict(private.named_parameters()), device)
-        walk = Walk(Tapped(private, layers), action, given, features or {})
-        watch.check(lambda: call(private, given))
-        _checked_output(walk.base.output)
-        homomorphism(action, given, walk.base.output)
+        walk = _started(private, given, action, layers, features or {})
         kappa = _conditions(private, walk, seed)
         elements, mean = _walked(walk, action, tol, most, seed)
         control = _control(walk, elements, seed)
-    scale = _SAFETY * sqrt(terms(private, given)) * _epsilon(walk.base.output)
+    m = terms(private, given)
+    scale = _SAFETY * sqrt(m) * _epsilon(walk.base.output)
     worst = max(range(len(elements)), key=lambda i: inf if isnan(walk.errors[i]) else walk.errors[i])
     kept = walk.errors[worst] <= scale * kappa[""]
     rows, culprit = _blame(
         _rows(walk, kappa, scale), kept, f"the output of {type(model).__name__}, after its last module"
     )
-    names = [action.show(g) for g in elements]
+    names, output = [action.show(g) for g in elements], floats(walk.base.output)[0]
     return Equivariance(
-        action.name,
-        action.order,
-        len(elements),
-        walk.errors[worst],
-        names[worst],
-        mean,
-        scale * kappa[""],
-        terms(private, given),
-        kappa[""],
-        near,
-        control,
-        interpolation(action, given, seed=seed),
-        rows,
-        culprit,
-        tuple(zip(names, walk.errors, strict=True)),
-        str(floats(walk.base.output)[0].dtype).removeprefix("torch."),
-        str(device),
-        walk.vmapped,
+        action=action.name,
+        order=action.order,
+        tried=len(elements),
+        worst=walk.errors[worst],
+        worst_at=names[worst],
+        mean=mean,
+        tolerance=scale * kappa[""],
+        terms=m,
+        condition=kappa[""],
+        near=near,
+        control=control,
+        interpolation=interpolation(action, given, seed=seed),
+        layers=rows,
+        culprit=culprit,
+        errors=tuple(zip(names, walk.errors, strict=True)),
+        dtype=str(output.dtype).removeprefix("torch."),
+        device=str(output.device),
+        vmapped=walk.vmapped,
     )
+
+
+def _started(private: nn.Module, given: Any, action: Action, layers: str, features: Mapping[str, Move]) -> Walk:
+    """The pass on the inputs themselves, with all that must hold before others are made."""
+    action.check(given)
+    device = next((t.device for t in tree_leaves(given) if isinstance(t, Tensor)), torch.device("cpu"))
+    watch = Watch("model", dict(private.named_buffers()), dict(private.named_parameters()), device)
+    walk = Walk(Tapped(private, layers), action, given, features)
+    watch.check(lambda: call(private, given))
+    _checked_output(walk.base.output)
+    homomorphism(action, given, walk.base.output)
+    return walk
 
 
 def terms(model: nn.Module, inputs: Any) -> int:

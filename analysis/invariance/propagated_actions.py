@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from math import inf
+from itertools import product
+from math import inf, prod
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from .action import Action, Move
 
 _ENTRIES = 2**22  # numbers of the inputs that are stacked at a time
 _STACK = 64  # elements in one pass, at most
+_CHOICES = 64  # representations of a module that puts out several tensors, at most
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,13 @@ def _representations(
     if own is not None:
         return [Representation("given", [own] * len(tensors))]
     options = [action.features(tuple(x.shape)) for x in tensors]
-    names = list(dict.fromkeys(n for ways in options for n, _ in ways))
-    if all(len(ways) for ways in options):
-        every = [{**dict(ways)} for ways in options]
-        shared = [n for n in names if all(n in ways for ways in every)]
-        return [Representation(n, [ways[n] for ways in every]) for n in shared]
-    return []
+    if prod(map(len, options)) > _CHOICES:  # too many tensors: all move alike
+        shared = set.intersection(*({n for n, _ in ways} for ways in options))
+        return [Representation(n, [dict(ways)[n] for ways in options]) for n in sorted(shared)]
+    return [
+        Representation("; ".join(dict.fromkeys(n for n, _ in choice)), [move for _, move in choice])
+        for choice in product(*options)
+    ]
 
 
 def floats(item: Any) -> list[Tensor]:

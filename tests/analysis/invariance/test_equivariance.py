@@ -52,15 +52,19 @@ class Function(nn.Module):
 
 
 class Noticing(nn.Module):
-    """A model that knows where the entries of its first input are."""
+    """A model that knows where the entries of its inputs are."""
 
     def __init__(self, model):
         super().__init__()
         self.model = model
 
-    def forward(self, x, *rest):
+    def forward(self, *inputs):
+        return self.model(*map(self.marked, inputs))
+
+    @staticmethod
+    def marked(x):
         ramp = torch.arange(x.numel(), dtype=x.dtype).view(x.shape) / x.numel()
-        return self.model(x * (1.5 + ramp) + ramp, *rest)
+        return x * (1.5 + ramp) + ramp if x.is_floating_point() else x
 
 
 def declared(entry):
@@ -82,6 +86,27 @@ def test_every_declared_symmetry_is_exact(entry, dtype):
 def test_every_declared_symmetry_is_rejected_once_positions_are_noticed(entry):
     found = equivariance(Noticing(entry.build()), entry.sample(0, torch.float64, "cpu")[0], declared(entry), layers="")
     assert not found.exact and found.worst > 1e4 * found.tolerance
+
+
+BUILT_IN = {
+    "cnn": actions.translations((5, 4)),
+    "group-cnn-p4": actions.rotations(4),
+    "group-cnn-p4m": actions.rotations(4, reflections=True),
+    "gcn": actions.relabellings(4, outputs="same"),
+    "gcn-edges": actions.relabellings(4, outputs="same"),
+    "gin": actions.relabellings(4),
+    "encoder": actions.permutations(4, outputs="same"),
+    "deep-linear": actions.signs(),
+    "egnn": actions.motions(2, outputs="same").at(1),
+}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_groups_are_those_that_architectures_declare(name):
+    entry = next(entry for entry in ARCHITECTURES if entry.name == name)
+    inputs = entry.sample(0, torch.float64, "cpu")[0]
+    assert equivariance(entry.build(), inputs, BUILT_IN[name]).exact
+    assert not equivariance(Noticing(entry.build()), inputs, BUILT_IN[name]).exact
 
 
 def test_errors_are_those_of_a_loop():
@@ -240,6 +265,7 @@ def test_continuous_motions_are_drawn():
     motions = actions.motions(x.shape[-1], outputs="same").at(1)
     found = equivariance(net, (h, x), motions)
     assert found.exact and found.order == math.inf and 32 <= found.tried <= 256
+    assert found["layers.0"].status == "kept" and found["layers.0"].acts == "invariant; points"  # it puts out a pair
     assert found.beyond == pytest.approx(1 - 0.05 ** (1 / found.tried)) and "of ∞" in repr(found)
     wrong = motions.with_outputs("invariant")
     assert not equivariance(net, (h, x), wrong).exact
