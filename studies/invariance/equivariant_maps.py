@@ -87,6 +87,7 @@ def draw_commutants(ax: Any, rows: Rows) -> Columns:
     ax.set_yticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    ax.grid(visible=False)
     names = ("drawn", "commutes with the shift", "commutes with a permutation")
     return {name: picture.ravel() for name, picture in zip(names, pictures, strict=True)}
 
@@ -178,8 +179,8 @@ def tensor_maps(n: int, k: int, l: int, group: str, draws: torch.Generator) -> E
     generators = {"cycle": cycle(n)}
     if group == "symmetric":
         generators["swap"] = permutation_matrix([1, 0, *range(2, n)] if n > 1 else [0])
-    spaces = [hidden({g: power(m, order) for g, m in generators.items()}, draws)[0] for order in (k, l)]
-    return equivariant_maps(*spaces, group=generators)
+    into, out = (hidden({g: power(m, order) for g, m in generators.items()}, draws)[0] for order in (k, l))
+    return equivariant_maps(into, out, group=generators)
 
 
 def patterns(indices: int, n: int) -> int:
@@ -267,8 +268,8 @@ def bell_number_equivariant_maps_boundary(n: int, seed: int, group: str = "symme
     r"""On few points a layer has a weight for each pattern of equal indices that they allow.
 
     On $n$ points the maps from $n times n$ matrices to themselves that commute with $S_n$ form a space of dimension
-    $ sum_(j <= n) {4 \ j}, $ the number of partitions of four indices into at most $n$ blocks: $1, 8, 14$, and from $n = 4$ on the Bell
-    number $15$ @maron2019invariant.
+    $ sum_(j <= n) S(4, j), $ $S(4, j)$ a Stirling number of the second kind: the partitions of four indices into at most $n$ blocks,
+    $1, 8, 14$, and from $n = 4$ on the Bell number $15$ @maron2019invariant.
 
     The value is the nullity divided by this sum. Under cyclic shifts alone, which move any point to any other but no pair to
     any pair, it is $n^3$, the number of orbits on four indices.
@@ -302,11 +303,12 @@ def draw_filters(ax: Any, rows: Rows) -> Columns:
     sheet = np.full((5, 6 * len(filters) - 1), np.nan)
     for i, one in enumerate(filters):
         sheet[:, 6 * i : 6 * i + 5] = one
-    ax.imshow(sheet, cmap="Blues", vmin=0, vmax=1.3)
+    ax.imshow(sheet, cmap="Blues", vmin=-0.15, vmax=1.3)
     ax.set_xticks([6 * i + 2 for i in range(len(filters))], [str(i + 1) for i in range(len(filters))])
     ax.set_yticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    ax.grid(visible=False)
     return {f"filter {i + 1}": one.ravel().astype(int) for i, one in enumerate(filters)}
 
 

@@ -182,8 +182,8 @@ def elesedy_zaidi_gap(d: int, n: int, sets: int, seed: int, moved: float = 0.0, 
 @claim(
     source="elesedy2021provably",
     predicts=Equals(
-        "strength*d*n*(d - n)/(2*d*(d - 1)*(d + 2)) + n/(2*(d - n - 1))",
-        within="0.05*(strength*d*n*(d - n)/(2*d*(d - 1)*(d + 2)) + n/(2*(d - n - 1)))",
+        "strength*n*(d - n)/(2*(d - 1)*(d + 2)) + n/(2*(d - n - 1))",
+        within="0.05*(strength*n*(d - n)/(2*(d - 1)*(d + 2)) + n/(2*(d - n - 1)))",
         of="mean",
     ),
     quick=Grid(d=[20], n=[5], strength=[1, 10], sets=[2000], seeds=15),
@@ -294,7 +294,7 @@ def tied(group: str, filters: int, draws: torch.Generator, tie: bool) -> nn.Modu
     net = perceptron(draws, size, filters * len(moves), 1)
     if tie:
         weights, out = gaussian(draws, filters, size) / size**0.5, gaussian(draws, filters)
-        layers = net[1].layers  # type: ignore[union-attr, index]
+        layers = net[1].layers  # type: ignore[index]
         with torch.no_grad():
             layers[0].weight.copy_(torch.einsum("fd,gde->fge", weights, moves.to(weights)).flatten(0, 1))
             layers[0].bias.zero_()
