@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from ..errors import ArgumentError, DataError
-from ..gradient_flow.ensembles import _BLOCK, _Work, stacks
+from ..errors import ArgumentError, DataError, ModelStateError
+from ..gradient_flow.ensembles import _BLOCK, _same, _Work, stacks
+from ..operators.snapshot import snapshot
 from .fit_results import FitGrid, order_interval
 from .last_layer import refit
 from .target import Target
@@ -45,8 +47,8 @@ def fit_grid(
     that no such network can be below (:func:`best_pieces`, :func:`best_in_span`, :func:`remez`), and compare.
 
     Args:
-        build: width and depth to a network; it may draw weights from torch's global generator, which is seeded for each
-            network and left as it was.
+        build: width and depth to a new network; it may draw weights and buffers from torch's global generator, which is
+            seeded for each network and left as it was. Other tensors must be the same in all networks of a cell.
         data: inputs (m, …) and target (m, …), of the network's dtype and device; or a :class:`Target`, for 1024 uniform points
             of its domain in torch's default dtype, and 8192 others for the errors. batch: examples a step, drawn without
             replacement; all if None. steps, lr: of Adam.
@@ -59,7 +61,9 @@ def fit_grid(
     Cost: seeds · steps gradients of every cell.
 
     Errors: ``ArgumentError`` for widths, depths or options outside their domain, and for a network without a last linear
-    layer where one is to be fitted; ``DataError`` for a target that is not finite or does not fit the network's outputs.
+    layer where one is to be fitted, that is not new or has random tensors that are no buffers; ``DataError`` for a target
+    that is not finite or does not fit the network's outputs, or inputs that it does not take; ``ModelStateError`` with the
+    module's name for dropout or batch statistics.
 
     Source: Kingma & Ba 2015, Adam: a method for stochastic optimization.
 
@@ -103,9 +107,10 @@ def _check(
         remedy = "Pass for example lambda width, depth: nn.Sequential(…)."
         raise ArgumentError("build", "a function of width and depth", type(build).__name__, remedy)
     for name, sizes in (("widths", widths), ("depths", depths)):
-        bad = [n for n in sizes if not isinstance(n, int) or isinstance(n, bool) or n < 1]
-        if bad or not len(sizes) or len(set(sizes)) < len(sizes):
-            given = repr(bad[0]) if bad else repr(list(sizes))
+        several = isinstance(sizes, Sequence) and len(sizes) > 0
+        bad = [n for n in sizes if not isinstance(n, int) or isinstance(n, bool) or n < 1] if several else []
+        if bad or not several or len(set(sizes)) < len(sizes):
+            given = repr(bad[0]) if bad else repr(sizes)
             raise ArgumentError(name, "different integers ≥ 1", given, f"Pass {name}=[4, 8, 16].")
     integers = (("seeds", seeds), ("steps", steps), ("batch", 1 if batch is None else batch))
     for name, number in integers:
@@ -151,6 +156,13 @@ def _drawn(
     if not isinstance(networks[0], nn.Module) or not any(True for _ in networks[0].parameters()):
         given = type(networks[0]).__name__
         raise ArgumentError("build", "a function that returns a module with parameters", given, "Return the network.")
+    if len(set(map(id, networks))) < seeds:
+        raise ArgumentError("build", "a new network each time", "the same one again", "Make the network inside build.")
+    try:
+        snapshot(networks[0], None, None)
+    except ModelStateError as error:  # it would have outputs of its own in every pass
+        remedy = "Let build leave the module out, or return it in eval mode."
+        raise ModelStateError(error.name, error.expected, error.given, remedy) from error
     return networks, [torch.Generator().manual_seed(first + k) for k in range(seeds)]
 
 
@@ -166,7 +178,13 @@ def _fit(
     """Train the networks of a cell in place, by the rule; and how."""
     size = min(batch or len(data[0]), len(data[0]))
     with _Work() as work:
-        output = networks[0](data[0][:size])
+        try:
+            output = networks[0](data[0][:size])
+        except RuntimeError as error:
+            own = next(networks[0].parameters())
+            remedy = f"Pass inputs of the network's shape, dtype and device, such as {own.dtype} on {own.device}."
+            given = f"{data[0].dtype} of shape {tuple(data[0].shape)} on {data[0].device}: {error}"
+            raise DataError("data, inputs", "inputs that the network takes", given, remedy) from error
         if output.shape != data[1][:size].shape:
             given = f"{tuple(data[1].shape)} beside outputs of shape {tuple(output.shape)}"
             remedy = "Give the target the shape of the outputs, (m, 1) for one of them."
@@ -174,6 +192,8 @@ def _fit(
         mean_square(output, data[1][:size]).backward()
     networks[0].zero_grad()
     side_by_side = stacks(work, len(networks), data[0].device)
+    if side_by_side:
+        _check_alike(networks, data[0][:size])
     share = max(1, _BLOCK // work.numbers) if side_by_side else 1
     for start in range(0, len(networks), share):
         some = slice(start, start + share)
@@ -184,6 +204,16 @@ def _fit(
         for network in networks:
             refit(network, *data)
     return "side by side" if side_by_side else "one by one"
+
+
+@torch.no_grad()
+def _check_alike(networks: list[nn.Module], inputs: Tensor) -> None:
+    """Whether parameters and buffers are all that tells the second network from the first."""
+    state = {**dict(networks[1].named_parameters()), **dict(networks[1].named_buffers())}
+    if not _same(functional_call(networks[0], state, (inputs,)), networks[1](inputs)):
+        given = "one whose outputs also depend on something else, such as a random tensor kept as a plain attribute"
+        remedy = "Keep tensors that are drawn with self.register_buffer(name, tensor)."
+        raise ArgumentError("build", "networks that differ in parameters and buffers alone", given, remedy)
 
 
 def mean_square(output: Tensor, target: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DataError
 
 
 @torch.no_grad()
@@ -22,7 +22,8 @@ def refit(network: nn.Module, inputs: Tensor, target: Tensor) -> None:
 
     Cost: a pass, and m n² operations in float64 on the CPU; of many solutions, the smallest.
 
-    Errors: ``ArgumentError`` for a network whose output is not that of such a layer.
+    Errors: ``ArgumentError`` for a network whose output is not that of such a layer, or that uses the layer or its weight
+    elsewhere too; ``DataError`` for another number of targets.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1)).double()
@@ -44,6 +45,10 @@ def refit(network: nn.Module, inputs: Tensor, target: Tensor) -> None:
         for hook in hooks:
             hook.remove()
     layer, features = _last(calls or [("network", network, (), output)], output)
+    _check_own(network, layer, calls)
+    if len(target) != len(inputs) or target.numel() != output.numel():
+        given = f"{tuple(target.shape)} beside outputs of shape {tuple(output.shape)}"
+        raise DataError("target", "a target of the shape of the network's outputs", given, "Pass one for each input.")
     weight, bias = layer.weight, getattr(layer, "bias", None)
     design = features.reshape(len(inputs), -1).cpu().double()
     if bias is not None:
@@ -55,6 +60,15 @@ def refit(network: nn.Module, inputs: Tensor, target: Tensor) -> None:
     weight.copy_(solution[:, : weight.shape[1]])
     if bias is not None:
         bias.copy_(solution[:, -1])
+
+
+def _check_own(network: nn.Module, layer: Any, calls: list) -> None:
+    uses = sum(module is layer for _, module, _, _ in calls)
+    owners = sum(part is layer.weight for module in network.modules() for part in module._parameters.values())
+    if uses > 1 or owners > 1:
+        given = f"one that is used {uses} times, its weight by {owners} modules"
+        remedy = 'Give the output a layer of its own, or leave last_layer="trained".'
+        raise ArgumentError("last_layer", "a last layer that is used once", given, remedy)
 
 
 def _last(calls: list, output: Tensor) -> tuple[Any, Tensor]:

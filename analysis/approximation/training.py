@@ -25,7 +25,8 @@ def train(
     the numbers are those of training one by one, to rounding. A single network is trained without vmap.
 
     Args:
-        networks: networks that differ in their parameters alone; they are trained in place.
+        networks: networks that differ in their parameters and buffers alone; they are trained in place. Buffers are
+            constants: batch statistics are not updated.
         loss: ``(output, target)`` of one network to the mean over its batch.
         batch: step to ``(inputs, target)``, tensors or tuples of tensors, each with a leading axis over the networks.
         steps: number of updates.
@@ -54,16 +55,16 @@ def train(
             inputs, target = tree_map(lambda part: part[0], (inputs, target))
             return loss(net(*_arguments(inputs)), target)[None]
     else:
-        stacked = stack_module_state(list(networks))[0]
+        stacked, buffers = stack_module_state(list(networks))
         for name, own in networks[0].named_parameters():
             stacked[name] = stacked[name].detach().requires_grad_(own.requires_grad)
         parameters = list(stacked.values())
 
-        def one(theta: dict[str, Tensor], inputs: Any, target: Any) -> Tensor:
-            return loss(functional_call(networks[0], theta, _arguments(inputs)), target)
+        def one(theta: dict[str, Tensor], kept: dict[str, Tensor], inputs: Any, target: Any) -> Tensor:
+            return loss(functional_call(networks[0], (theta, kept), _arguments(inputs)), target)
 
         def losses_of(inputs: Any, target: Any) -> Tensor:
-            return vmap(one, randomness="error")(stacked, inputs, target)
+            return vmap(one, randomness="error")(stacked, buffers, inputs, target)
 
     losses = _descend(losses_of, batch, steps, optimizer(parameters), schedule)
     if len(networks) > 1:

@@ -15,7 +15,7 @@ from lemmata.analysis import Box, FitGrid, Target, best_in_span, best_pieces, fi
 from lemmata.analysis.approximation.fits import mean_square
 from lemmata.analysis.approximation.last_layer import refit
 from lemmata.analysis.approximation.training import train
-from lemmata.analysis.errors import ArgumentError, DataError
+from lemmata.analysis.errors import ArgumentError, DataError, ModelStateError
 
 X = torch.linspace(-1, 1, 33, dtype=torch.float64)[:, None]
 Y = (3 * X).sin()
@@ -224,3 +224,68 @@ def test_a_network_without_a_last_linear_layer() -> None:
     bent = lambda width, depth: nn.Sequential(nn.Linear(1, 1), nn.Tanh()).double()  # noqa: E731
     with pytest.raises(ArgumentError, match=r"last_layer.*1 \(Tanh\).*nn.Linear"):
         fit_grid(bent, (X, Y), [1], seeds=1, steps=1, last_layer="least squares")
+
+
+class Waves(nn.Module):
+    """Cosines of random frequencies, kept as a buffer or not, and a linear layer."""
+
+    def __init__(self, width: int, kept: bool = True) -> None:
+        super().__init__()
+        frequencies = 3 * torch.randn(1, width, dtype=torch.float64)
+        if kept:
+            self.register_buffer("frequencies", frequencies)
+        else:
+            self.frequencies = frequencies
+        self.last = nn.Linear(width, 1).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.cos(x @ self.frequencies))
+
+
+def test_networks_are_trained_with_buffers_of_their_own() -> None:
+    together = fit_grid(lambda width, depth: Waves(width), (X, Y), [16], seeds=4, steps=60, lr=0.05)
+    alone = [
+        fit_grid(lambda w, d: Waves(w), (X, Y), [16], seeds=1, steps=60, lr=0.05, seed=k).l2[0, 0, 0] for k in range(4)
+    ]
+    torch.testing.assert_close(together.l2[0, 0], torch.stack(alone), rtol=1e-9, atol=0)
+
+
+def test_random_tensors_that_are_no_buffers_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="register_buffer"):
+        fit_grid(lambda width, depth: Waves(width, kept=False), (X, Y), [16], seeds=4, steps=2)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("part", [nn.Dropout, nn.BatchNorm1d])
+def test_layers_without_one_output_are_refused(part: type[nn.Module], seeds: int) -> None:
+    build = lambda width, depth: nn.Sequential(
+        nn.Linear(1, 4), part(*([] if part is nn.Dropout else [4])), nn.Linear(4, 1)
+    ).double()  # noqa: E731
+    before = torch.get_rng_state()
+    with pytest.raises(ModelStateError, match=rf"1 \({part.__name__}\).*eval mode"):
+        fit_grid(build, (X, Y), [4], seeds=seeds, steps=2)
+    assert torch.equal(before, torch.get_rng_state())
+    settled = fit_grid(lambda width, depth: build(width, depth).eval(), (X, Y), [4], seeds=seeds, steps=2)
+    assert bool(settled.l2.isfinite().all())
+
+
+def test_what_is_not_new_or_does_not_fit_is_refused() -> None:
+    net = relu(4, 1)
+    with pytest.raises(ArgumentError, match=r"build.*inside build"):
+        fit_grid(lambda width, depth: net, (X, Y), [4], seeds=2, steps=2)
+    with pytest.raises(ArgumentError, match=r"widths.*Pass widths="):
+        fit_grid(relu, (X, Y), 4, seeds=2, steps=2)
+    with pytest.raises(DataError, match=r"inputs.*float32.*Pass inputs"):
+        fit_grid(relu, (X.float(), Y), [4], seeds=2, steps=2)
+
+
+def test_a_last_layer_that_is_used_elsewhere_is_refused() -> None:
+    layer = nn.Linear(2, 2).double()
+    tied = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)).double()
+    tied[0].weight = tied[2].weight
+    x = torch.randn(9, 2, dtype=torch.float64)
+    for net in (nn.Sequential(layer, nn.ReLU(), layer), tied):
+        with pytest.raises(ArgumentError, match=r"used once.*layer of its own"):
+            refit(net, x, x)
+    with pytest.raises(DataError, match=r"target.*one for each input"):
+        refit(nn.Linear(2, 2).double(), x, x[:5])
