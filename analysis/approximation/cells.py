@@ -93,11 +93,12 @@ class Complex:
         self.tolerance = _COINCIDENT * np.abs(z.value).max(axis=1)
 
     def cut(self, unit: int, track: int, points: Points) -> int:
-        """Cut all cells in which a unit changes sign; returns how many signs the bounds of rounding leave open."""
+        """Cut all cells in which a unit changes sign; returns how many signs are left open, by rounding or as nearly zero."""
         z = points.track(track)
         one = Track(z.value[unit], z.error[unit])
-        undecided = int(one.hidden.sum())
         signs = (np.sign(one.value) * (np.abs(one.value) > self.tolerance[unit])).astype(np.int8)
+        known = (one.value == 0) & (one.error == 0)
+        undecided = int((one.hidden | ((signs == 0) & ~known)).sum())
         if not signs.max() > 0 > signs.min():
             return undecided
         start, end = self.edges.rows[2:4]

@@ -65,13 +65,16 @@ class FrequencyLearning:
     def predicted(self, share: float = 0.5) -> Tensor:
         r"""The steps that the kernel at the start asks for, :math:`\ln(\text{share}) / \ln\lvert 1 - \eta\lambda\rvert`, (K, F).
 
+        Infinite where the step is too long for the mode, ηλ ≥ 2, or the kernel does not see it.
+
         Errors: ``ArgumentError`` for an optimiser other than plain gradient descent.
         """
         _check_share(share)
         if self.rate is None:
             remedy = "Pass optimizer=functools.partial(torch.optim.SGD, lr=…)."
             raise ArgumentError("optimizer", "plain gradient descent, which the kernel is about", "another", remedy)
-        return log(share) / (1 - self.rate * self.kernel).abs().log()
+        steps = log(share) / (1 - self.rate * self.kernel).abs().log()
+        return torch.where((self.rate * self.kernel - 1).abs() < 1, steps, inf)
 
     def interval(self, share: float = 0.5, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Student's interval over networks of the geometric mean of the times, (F,) and (F,); infinite where one is."""
@@ -189,6 +192,7 @@ def frequency_learning(
     if not isinstance(steps, int) or steps < 1:
         raise ArgumentError("steps", "a whole number ≥ 1", repr(steps), "Count the steps of training.")
     present = _present(modes, target)
+    target = target.detach()
     ensemble = Ensemble([snapshot(net, dtype, batch_stats)[0] for net in networks])
     reference = next(iter(ensemble.stacked.values()))
     points, goal = (part.to(reference.device, reference.dtype) for part in (modes.points, target))
@@ -228,8 +232,8 @@ def _present(modes: Modes, target: Tensor) -> Tensor:
         given = f"shape {tuple(target.shape)}, or nan" if isinstance(target, Tensor) else type(target).__name__
         remedy = "Evaluate the target at modes.points, one number each."
         raise DataError("target", f"finite numbers ({len(modes.points)},)", given, remedy)
-    sizes = modes.amplitudes(target.double().cpu())
-    present = sizes > 1e-6 * float(target.double().norm()) / len(target) ** 0.5
+    values = target.detach().double().cpu()
+    present = modes.amplitudes(values) > 1e-6 * float(values.norm()) / len(values) ** 0.5
     if not bool(present.any()):
         raise DataError("target", "some of the modes", f"none of {modes}", "Take modes up to a higher frequency.")
     return present

@@ -128,7 +128,7 @@ def affine_pieces(model: nn.Module, left: Fraction = Fraction(0), right: Fractio
 
     Cost: integer arithmetic with numbers whose length grows with depth, in all cells of all layers.
 
-    Errors: those of :func:`piecewise_linear`, and ``ArgumentError`` for a model that is not scalar.
+    Errors: those of :func:`piecewise_linear`, and ``ArgumentError`` for a model that is not scalar or an empty interval.
 
     Example:
         >>> vee = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -138,6 +138,9 @@ def affine_pieces(model: nn.Module, left: Fraction = Fraction(0), right: Fractio
         [(0.0, -1.0), (0.5, 1.0)]
 
     """
+    if not left < right:
+        remedy = "Pass the lower end first; the default is the unit interval, UNBOUNDED the whole line."
+        raise ArgumentError("left, right", "an interval, left < right", f"{left}, {right}", remedy)
     net = piecewise_linear(model, (1,))
     if len(net.head.bias) != 1:
         remedy = "Choose one of the outputs, or count linear regions with regions_on_line."

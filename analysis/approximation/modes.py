@@ -105,7 +105,10 @@ def sphere_modes(rings: int, highest: int) -> Modes:
         [0.0, 0.0, 1.0, 0.0]
 
     """
-    _check(2 * rings, highest)
+    _check_highest(highest)
+    if not isinstance(rings, int) or rings <= highest:
+        expected = f"more than {highest}, to tell degree {highest} from lower ones"
+        raise ArgumentError("rings", expected, repr(rings), "Take more rings, or a lower highest degree.")
     heights, masses = np.polynomial.legendre.leggauss(rings)
     longitude = np.arange(2 * rings) * pi / rings
     z, phi = (part.ravel() for part in np.meshgrid(heights, longitude, indexing="ij"))
@@ -124,9 +127,13 @@ def sphere_modes(rings: int, highest: int) -> Modes:
     return Modes(*parts)
 
 
-def _check(points: Any, highest: Any) -> None:
+def _check_highest(highest: Any) -> None:
     if not isinstance(highest, int) or highest < 0:
         raise ArgumentError("highest", "a whole number ≥ 0", repr(highest), "Pass the highest frequency wanted.")
+
+
+def _check(points: Any, highest: Any) -> None:
+    _check_highest(highest)
     if not isinstance(points, int) or points <= 2 * highest:
         expected = f"more than {2 * highest} on a circle, to tell frequency {highest} from lower ones"
         raise ArgumentError("points", expected, repr(points), "Take more points, or a lower highest frequency.")

@@ -46,8 +46,8 @@ class PlaneRegions:
         corners, offsets: cell i has the vertices ``corners[offsets[i]:offsets[i + 1]]``, anticlockwise.
         patterns: which units are active in each cell, (F, units), bool; by a forward pass at its centre.
         slopes: the derivatives of the outputs along s and t in each cell, (F, outputs, 2).
-        undecided: how many signs of units at vertices the bounds of rounding leave open. 0 proves the complex to be the
-            exact one.
+        undecided: how many signs of units at vertices are open: hidden by rounding, or of values taken for zero. 0 proves
+            the complex to be the exact one.
 
     """
 

@@ -201,7 +201,7 @@ def test_bad_grids_and_shares_are_named() -> None:
     for call, words in (
         (lambda: interval_modes(8, 4), "Take more points"),
         (lambda: circle_modes(8, -1), "highest"),
-        (lambda: sphere_modes(4, 4), "Take more points"),
+        (lambda: sphere_modes(4, 4), "Take more rings"),
     ):
         with pytest.raises(ArgumentError, match=words):
             call()
@@ -212,3 +212,28 @@ def test_bad_grids_and_shares_are_named() -> None:
         found.predicted()
     with pytest.raises(ArgumentError, match="e-folding"):
         found.times(1.0)
+
+
+def test_a_step_too_long_for_a_mode_never_halves_it() -> None:
+    modes = interval_modes(8, 2)
+    slow, fast, blind = 0.5, 5**0.5, 0.0
+    rule = partial(torch.optim.SGD, lr=0.5)
+    found = frequency_learning([Features([slow, fast])], modes, waves(modes.points, 1, 1), rule, 3)
+    predicted = found.predicted()[0]
+    assert predicted[0] == pytest.approx(np.log(0.5) / np.log(1 - 0.5 * slow**2)) and torch.isinf(predicted[1])
+    assert found.times()[0, 1] == float("inf") and predicted[1] > 0
+    unseen = frequency_learning([Features([slow, blind])], modes, waves(modes.points, 1, 1), rule, 3)
+    assert unseen.predicted()[0, 1] == float("inf")
+
+
+def test_a_target_keeps_its_gradient() -> None:
+    modes = interval_modes(8, 1)
+    target = waves(modes.points, 1.0).requires_grad_()
+    found = frequency_learning([Features([0.5])], modes, target, DESCENT, 2)
+    assert target.grad is None and not found.residuals.requires_grad
+
+
+@pytest.mark.parametrize("rings", [5, 1.5, 0])
+def test_rings_are_refused_by_their_own_name(rings: float) -> None:
+    with pytest.raises(ArgumentError, match=r"^rings: expected more than 5.*given .*Take more rings"):
+        sphere_modes(rings, 5)

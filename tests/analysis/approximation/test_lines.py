@@ -277,3 +277,12 @@ def test_a_default_device_other_than_the_cpu_changes_nothing():
         path, cells = la.regions_on_path(model, points), la.regions_in_plane(model, *plane)
         assert torch.equal(path.regions, expected[0]) and repr(cells) == repr(expected[1])
         assert float(cells.areas.sum()) == pytest.approx(4, abs=1e-12)
+
+
+@pytest.mark.parametrize("ends", [(1, 0), (0, 0)])
+def test_pieces_need_an_interval(ends):
+    model = random_network([1, 2, 1], 0)
+    with pytest.raises(
+        la.LemmataError, match="left, right: expected an interval, left < right.*Pass the lower end first"
+    ):
+        affine_pieces(model, *(Fraction(end) for end in ends))

@@ -218,3 +218,12 @@ def test_an_affine_model_has_one_cell():
     found = la.regions_in_plane(nn.Linear(2, 1), ORIGIN, *AXES)
     assert (found.regions, found.euler, found.activation_patterns) == (1, 1, 1)
     assert found.plot().collections
+
+
+@pytest.mark.parametrize(("apart", "cells"), [(1e-12, 2), (1e-9, 3)])
+def test_kinks_taken_for_one_are_no_proof(apart: float, cells: int) -> None:
+    """Of three cells the middle one, narrower than the tolerance, is lost: a line, which has no tolerance, sees it."""
+    model = one_layer([[1, 0, 0], [1, 0, -apart]])
+    found = la.regions_in_plane(model, ORIGIN, *AXES)
+    assert la.regions_on_line(model, -AXES[0], AXES[0]).regions == 3
+    assert found.regions == cells and (found.undecided > 0) == (cells < 3)
