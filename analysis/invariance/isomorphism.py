@@ -53,7 +53,7 @@ class WLClasses:
         for members in order.split(torch.bincount(self.graphs).tolist()):
             if len(members) > 1:
                 found.append(torch.combinations(members))
-        pairs = torch.cat(found) if found else torch.zeros(0, 2, dtype=torch.int64)
+        pairs = torch.cat(found) if found else torch.zeros(0, 2, dtype=torch.int64, device="cpu")
         return pairs[torch.argsort(pairs[:, 0] * len(self.graphs) + pairs[:, 1])]
 
     def equivalent(self, i: int, j: int) -> bool:
@@ -114,7 +114,7 @@ def wl_classes(
     Colours are exact, no hashes: a colour is the rank of what was collected among all that was, over all graphs at once.
 
     Cost: for E edges O(E log E) a round (k = 1), for graphs of n nodes O(k n^{k+1} log n); at most as many rounds as nodes
-    (tuples), usually a handful. All 1 253 graphs of up to seven nodes: about 50 ms for k = 1, a second for k = 2.
+    (tuples), usually a handful. All 1 253 graphs of up to seven nodes: about 50 ms for k = 1, half a second for k = 2.
 
     Errors: ``DataError`` as for ``union``; ``ArgumentError`` for a dimension or rounds outside their domain;
     ``CapacityError`` where one round would gather more than 2·10⁸ colours.

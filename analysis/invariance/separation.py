@@ -181,14 +181,14 @@ def _embedded(model: Any, graphs: Sequence[Any], features: Sequence[Any] | None)
         raise DataError("graphs", f"2 to {_MOST} graphs with a node each", given, "Leave empty graphs out.")
     private = snapshot(model, None, None)[0] if isinstance(model, nn.Module) else model
     weights = next(private.parameters(), None) if isinstance(private, nn.Module) else None
-    kind = {"dtype": torch.get_default_dtype(), "device": torch.get_default_device()}
+    kind: dict[str, Any] = {"dtype": torch.get_default_dtype(), "device": torch.get_default_device()}
     if weights is not None:
         kind = {"dtype": weights.dtype, "device": weights.device}
     found: list[Any] = [None] * len(graphs)
     for n in sorted(set(held.sizes.tolist())):
         places = np.flatnonzero(held.sizes == n).tolist()
         A = torch.tensor(np.stack([held.adjacency(place) for place in places]), **kind)
-        own = [np.ones((n, 1)) if features is None else np.asarray(features[place]).reshape(n, -1) for place in places]
+        own = [np.ones((n, 1)) if features is None else _rows(features[place], n) for place in places]
         with torch.no_grad():
             out = private(torch.tensor(np.stack(own), **kind), A)
         if not isinstance(out, Tensor) or out.dim() != 2 or len(out) != len(places):
@@ -202,3 +202,7 @@ def _embedded(model: Any, graphs: Sequence[Any], features: Sequence[Any] | None)
             "model", "finite embeddings of one size", "nan, infinity or several sizes", "Check the model."
         )
     return np.stack(found)
+
+
+def _rows(given: Any, n: int) -> Array:
+    return np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given).reshape(n, -1)

@@ -44,7 +44,7 @@ class Reader(nn.Module):
             A = A / A.sum(-1, keepdim=True).clamp(min=1)
         if isinstance(self.network, GIN):
             return self.network.embedding(x, A)
-        states = [self.network.activation(z) for z in self.network.preactivations(x, A)]  # type: ignore[operator, union-attr]
+        states = [self.network.activation(z) for z in self.network.preactivations(x, A)]  # type: ignore[operator]
         return torch.cat([x.sum(-2), *(state.sum(-2) for state in states)], -1)
 
 
@@ -62,7 +62,7 @@ class Largest(nn.Module):
             h = states[-1]
             arrived = torch.where(A.unsqueeze(-1) > 0, h.unsqueeze(-3), -math.inf).amax(-2)  # (b n d)
             arrived = torch.where(A.sum(-1, keepdim=True) > 0, arrived, 0)
-            states.append(self.network.activation(layer.mlp((1 + layer.epsilon) * h + arrived)))  # type: ignore[operator, union-attr]
+            states.append(self.network.activation(layer.mlp((1 + layer.epsilon) * h + arrived)))  # type: ignore[operator]
         return torch.cat([state.sum(-2) for state in states], -1)
 
 
@@ -131,7 +131,7 @@ def draw_pairs(ax: Any, rows: Rows) -> Columns:
 )
 def wl_indistinguishable_pairs(
     network: str, pair: str, layers: int, seed: int, compared: str = "pair", features: str = "equal"
-) -> dict[str, float]:
+) -> dict[str, Any]:
     r"""Graphs that the Weisfeiler-Leman test cannot tell apart get the same output from every message-passing network.
 
     Let all nodes carry the same number, and let each layer compute a node's state from its own and the multiset of its
@@ -140,9 +140,8 @@ def wl_indistinguishable_pairs(
     (Theorem 1).
 
     The pairs: a ring of six and two triangles; the carbon skeletons of decalin and bicyclopentyl; the prism and $K_(3,3)$, of
-    degree three; two rings of 13 with different skip links; and all 26 pairs among the graphs of up to seven nodes. That they are
-    in one class is computed, not assumed. The value is $norm(f(G) - f(H)) \/ norm(f(G))$, the largest over pairs, for
-    networks of 16 units a layer with random weights.
+    degree three; two rings of 13 with different skip links; and all 26 pairs among the graphs of up to seven nodes. The value
+    is $norm(f(G) - f(H)) \/ norm(f(G))$, the largest over pairs, for networks of 16 units a layer with random weights.
 
     In place of the pair the first control reads a path and a star of as many nodes. The second draws numbers at the nodes,
     anew for each graph @sato2021random; the third starts from the closed walks of length three to six at each node, which
@@ -217,9 +216,10 @@ def wl_indistinguishable_pairs_floor(
 def draw_power(ax: Any, rows: Rows) -> Columns:
     """Connected graphs of seven nodes told apart, against the number of layers: sums see what the test sees, others less.
 
-    Number of distinct outputs, the most over seeds, against layers; logarithmic vertical axis. The marks of the network of sums lie on the line of
-    the test, which rises from 236 to 836 of 853 graphs. A GCN is above it at one layer and two below it at four; four
-    rectifiers stay below. Means, maxima and attention lie upon each other at one: to them all these graphs are the same.
+    Number of distinct outputs, the most over seeds, against layers; logarithmic vertical axis. The marks of the network of
+    sums lie on the line of the test, which rises from 236 to 836 of 853 graphs. A GCN is above it at one layer and two
+    below it at four; four rectifiers stay below. Means, maxima and attention lie upon each other at one: to them all these
+    graphs are the same.
     """
     nodes = max(row.point["nodes"] for row in rows)
     columns: dict[str, Any] = {"layers": sorted({row.point["layers"] for row in rows})}

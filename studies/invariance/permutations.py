@@ -1,4 +1,4 @@
-r"""Networks that do not notice in which order nodes, tokens and elements are numbered, and what makes them notice.
+r"""Networks that do not notice the order of nodes, tokens and elements, and what makes them notice.
 
 A graph's numbering is arbitrary. Message passing, attention without positions, and networks on sets commute with every
 renumbering, layer by layer and whatever their weights @zaheer2017deep @maron2019invariant: sums, means, maxima and softmax
@@ -120,7 +120,7 @@ def permutation_equivariance(
 ) -> dict[str, Any]:
     r"""A graph network commutes with every renumbering of the nodes.
 
-    Let every layer give node $i$ a function of $h_i$ and of $plus.circle_(j tilde i) phi (h_i, h_j)$, where $plus.circle$
+    Let every layer give node $i$ a function of $h_i$ and of $⊕_(j tilde i) phi (h_i, h_j)$, where $⊕$
     is a sum, a mean, a maximum or an average by softmax. Then
     $ f(P A P^top, P X) = P f(A, X) $
     for every permutation matrix $P$ and all weights, after each layer; and a sum over nodes does not change
@@ -171,7 +171,7 @@ def permutation_equivariance_attention(
     Measured as for graphs, over three layers of 8 units, a last normalisation and the sum over tokens.
     """
     draws = torch.Generator().manual_seed(seed)
-    kind = {"positions": positions, "length": tokens, "attention": attention, "causal": causal}
+    kind: dict[str, Any] = {"positions": positions, "length": tokens, "attention": attention, "causal": causal}
     net = Encoder(WIDTH, 2, LAYERS, 2 * WIDTH, norm, generator=draws, **kind).requires_grad_(False)
     x, orders = gaussian(draws, tokens, WIDTH), some_orders(tokens, draws)
 
@@ -213,7 +213,7 @@ def permutation_equivariance_sets(
     r"""Networks on sets do not depend on the order in which the elements stand.
 
     $rho(sum_i phi (x_i))$, with a mean or a maximum in place of the sum too, is the same for every order of its elements; a
-    layer $x_i arrow.r.bar W x_i + U plus.circle_j x_j + b$ commutes with every permutation @zaheer2017deep; so do attention
+    layer $x_i arrow.r.bar W x_i + U ⊕_j x_j + b$ commutes with every permutation @zaheer2017deep; so do attention
     among the elements and pooling by attention @lee2019set.
 
     Measured is the largest relative distance of the outputs over 50 orders, moved back where there is one for each element.

@@ -102,3 +102,8 @@ def test_models_and_graphs_that_do_not_fit() -> None:
     dropping = nn.Sequential(nn.Dropout(0.5))
     with pytest.raises(ModelStateError, match=r"0 \(Dropout\).*eval"):
         separation(dropping, RINGS)
+
+
+def test_features_may_carry_a_gradient() -> None:
+    x = [torch.arange(6.0, requires_grad=True)] * 2
+    assert repr(separation(Summing(), RINGS, x)) == repr(separation(Summing(), RINGS, [part.detach() for part in x]))
