@@ -305,8 +305,8 @@ def tied(group: str, filters: int, draws: torch.Generator, tie: bool) -> nn.Modu
 def draw_paths(ax: Any, rows: Rows) -> Columns:
     """How far a network in training is from invariance: not at all with the whole group and a symmetric start.
 
-    Logarithmic vertical axis against the step. The claim's curve stays at rounding; one rises from rounding to a few per cent
-    within the first steps, and one begins at order one and stays there.
+    Logarithmic vertical axis against the step. The claim's curve stays at rounding; one rises from rounding to order one within
+    the first steps, and one begins there and stays.
     """
     first = next(row for row in rows if not row.arm)
     columns: dict[str, Any] = {"step": first.values["steps"]}
