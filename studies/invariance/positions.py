@@ -72,7 +72,7 @@ def rope_relative(width: int, shift: int, seed: int, added: bool = False, both: 
 
     Let $R_p$ turn the $i$-th pair of coordinates of $RR^d$ by the angle $p thin 10000^(-2 i\/d)$. The $R_p$ are orthogonal and
     $R_p R_s = R_(p + s)$, hence
-    $ angle.l R_m q, R_n k angle.r = angle.l q, R_(n - m) k angle.r $
+    $ chevron.l R_m q, R_n k chevron.r = chevron.l q, R_(n - m) k chevron.r $
     @su2024roformer: moving both tokens by any shift leaves the logit. The value is the largest change of the logits of five pairs
     of positions under the shift, over $norm(q) norm(k)$, or of the norms if that is larger; the angle of a position $p$ is known to
     $p epsilon$, which sets the tolerance at ten thousand. In the first control the transformer's sinusoid
@@ -242,7 +242,7 @@ def sinusoidal_pe_shift_products(
 ) -> dict[str, Any]:
     r"""Inner products of sinusoids depend on the offset of the positions alone.
 
-    With the rotations $M_k$ of a shift, $angle.l e_s, e_t angle.r = angle.l e_0, M_(t - s) e_0 angle.r
+    With the rotations $M_k$ of a shift, $chevron.l e_s, e_t chevron.r = chevron.l e_0, M_(t - s) e_0 chevron.r
     = sum_i cos((t - s) omega_i)$ @vaswani2017attention. The value is the largest change of an inner product when both positions move
     by one, over $d\/2$; the distance from the closed form, in the same unit, is recorded and counts where the hypotheses hold. This
     does not make attention relative: the controls add content to each position, or take the products after two linear maps,

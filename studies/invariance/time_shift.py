@@ -104,7 +104,8 @@ def draw_forgetting(ax: Any, rows: Rows) -> Columns:
     cell's curve falls, with ripples, along a straight line of the predicted slope down to rounding.
     """
     chosen = [row for row in rows if not row.arm and row.k == 0 and not row.error]
-    columns: dict[str, Any] = {"silent steps": np.arange(min(len(row.values["curve"]) for row in chosen))}
+    shown = max(int(np.flatnonzero(np.asarray(row.values["curve"]) > 1e-13)[-1]) for row in chosen) + 10
+    columns: dict[str, Any] = {"silent steps": np.arange(min(shown, len(chosen[0].values["curve"])))}
     for row in chosen:
         name, curve = row.point["cell"], row.values["curve"][: len(columns["silent steps"])]
         (line,) = ax.semilogy(columns["silent steps"], curve, label=name.upper())
