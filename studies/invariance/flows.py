@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 from lemmata.architectures import ContinuousFlow, HutchinsonFlow, NeuralODE
@@ -131,17 +131,22 @@ def neural_ode_inverse_and_volume_round_trip(
 # The trace along a random probe
 
 
+def linear_maps(field: VectorField) -> list[nn.Linear]:
+    """The field's layers."""
+    return [layer for layer in field.layers if isinstance(layer, nn.Linear)]
+
+
 def contracting(kind: type[ContinuousFlow | HutchinsonFlow], dimension: int, seed: int) -> Any:
     """A random flow of one hidden layer, with a part that contracts: its divergence is not near zero."""
     flow = kind(dimension, HIDDEN, steps=3, generator=torch.Generator().manual_seed(seed)).requires_grad_(False)
-    first, last = flow.field.layers
+    first, last = linear_maps(flow.field)
     last.weight.sub_(first.weight[:, :dimension].T)
     return flow
 
 
 def jacobian(field: VectorField, t: float, z: Tensor) -> Tensor:
     """∂f/∂z of a tanh field of one hidden layer by the chain rule, (n, n)."""
-    first, last = field.layers
+    first, last = linear_maps(field)
     slope = 1 - torch.tanh(first.weight @ torch.cat([z, z.new_tensor([t])]) + first.bias).square()
     return (last.weight * slope) @ first.weight[:, : len(z)]
 
