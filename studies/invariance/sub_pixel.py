@@ -151,9 +151,9 @@ def draw_oversampling(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[flo
 def fractional_shift_relu_oversampling(
     oversampling: int, seed: int, activation: str = "relu", low_pass: bool = True
 ) -> dict[str, Any]:
-    r"""Oversampling by a factor $m$ reduces what a rectifier does to fractional shifts like $1\/m^2$.
+    r"""Oversampling reduces what a rectifier does to fractional shifts, with the square of the factor.
 
-    Interpolate the signal to $m n$ columns, rectify, remove the frequencies that $n$ columns cannot carry, and take $n$
+    Interpolate the signal to $m n$ columns, $m$ the oversampling, rectify, remove the frequencies that $n$ columns cannot carry, and take $n$
     columns again @karras2021aliasfree. A function with kinks has Fourier coefficients $O(omega^(-2))$; those that fold into
     the band are near $2 pi m k$, $k != 0$, so that the error falls like $m^(-2)$. It never vanishes, but for shifts by whole
     pixels of the fine grid.
