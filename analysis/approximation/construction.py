@@ -10,10 +10,11 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, NumericsError
+from ..errors import ArgumentError, DataError, NumericsError
 from .domains import Domain
 
 _CHUNK = 2**16  # points in one pass
+_DYADIC = 2**16  # coordinates that are multiples of its inverse leave room for exact arithmetic
 
 
 @final
@@ -82,7 +83,9 @@ class Construction:
         statement: the theorem in words.
         count: points an axis of the grid that :meth:`check` takes by default; chosen so that it holds the maximisers where
             they are known.
-        rounding: what floating point may add, 50 √m ε κ for m terms of condition κ; 0 on dyadic grids.
+        rounding: what floating point may add, 50 √m ε κ for m terms of condition κ; 0 where the grid
+            of :meth:`check` is dyadic and no operation rounds.
+        elsewhere: what it may add at points that are not multiples of 2^−16, if that is more.
         norm: "sup", or "l2" for the root mean square over the domain's uniform law.
 
     """
@@ -95,11 +98,16 @@ class Construction:
     count: int
     rounding: float = 0.0
     norm: Literal["sup", "l2"] = "sup"
+    elsewhere: float = 0.0
 
     @torch.no_grad()
     def __call__(self, points: Tensor) -> Tensor:
-        """The network's values at points of the domain; (n,) where it has a single output."""
-        return _single(torch.cat([self.network(part) for part in self.domain.checked(points).split(_CHUNK)]))
+        """The network's values at points of the domain, taken in the network's dtype; (n,) where it has a single output."""
+        parts = self._cast(self.domain.checked(points)).split(_CHUNK)
+        return _single(torch.cat([self.network(part) for part in parts]))
+
+    def _cast(self, points: Tensor) -> Tensor:
+        return points.to(next(self.network.parameters(), points))
 
     @torch.no_grad()
     def errors(self, points: Tensor) -> Tensor:
@@ -107,7 +115,7 @@ class Construction:
 
         Errors: ``ArgumentError`` where network and target differ in shape; ``NumericsError`` for values that are not finite.
         """
-        values, wanted = self(points), _single(self.target(points))
+        values, wanted = self(points), _single(self.target(self._cast(points)))
         if values.shape != wanted.shape:
             remedy = "Let the target have the network's outputs."
             raise ArgumentError("target", f"values of shape {tuple(values.shape)}", str(tuple(wanted.shape)), remedy)
@@ -122,20 +130,26 @@ class Construction:
         """Measure the error on points of the domain, or on its own grid (for "l2", by quadrature), against the bound.
 
         Cost: one pass of the network a point.
+
+        Errors: those of :meth:`errors`; ``DataError`` for no points, or some that are outside the domain.
         """
         weights: Tensor | None = None
+        coarse = points is None or not bool((points * _DYADIC).frac().any())
+        rounding = self.rounding if coarse else max(self.rounding, self.elsewhere)
+        if points is not None and not len(points):
+            raise DataError("points", "one point or more", "none", "Pass some, such as domain.sample(100).")
         if self.norm == "l2":
             if points is None:
                 points, weights = self.domain.quadrature(self.count)
             else:
-                weights = points.new_full((len(points),), 1 / len(points))
+                weights = torch.full((len(points),), 1 / len(points), dtype=torch.float64, device=points.device)
         elif points is None:
             points = self.domain.grid(self.count)
         gaps = self.errors(points)
         worst = int(gaps.argmax())
-        error = float(gaps[worst]) if weights is None else sqrt(float(weights @ gaps.square()))
+        error = float(gaps[worst]) if weights is None else sqrt(float(weights.to(gaps) @ gaps.square()))
         at = tuple(points[worst].flatten().tolist())
-        return Witness(error, self.error_bound, self.rounding, len(points), at, self.norm)
+        return Witness(error, self.error_bound, rounding, len(points), at, self.norm)
 
     @property
     def parameters(self) -> int:

@@ -21,7 +21,7 @@ _EPS = 2.0**-52
 def sawtooth(k: int) -> Construction:
     r"""Telgarsky's sawtooth: the tent of three rectifiers composed k times, 2^k edges from 3k neurons; exact.
 
-    Equal to the last bit on dyadic points. Cost: 12k weights or so.
+    Equal to the last bit on dyadic points; elsewhere each fold doubles the rounding of the one before. Cost: 12k weights or so.
 
     Errors: ``ArgumentError`` for k outside 1 … 40.
 
@@ -36,7 +36,9 @@ def sawtooth(k: int) -> Construction:
     fold = hidden(([[1.0]] * 3, _KNOTS), ([_TENT], 0.0))
     domain = Box.cube(1, 0.0)
     statement = f"A tent of three rectifiers composed {k} times is a sawtooth of 2^{k} edges."
-    return Construction(network_of(then(*[fold] * k)), folded(k), 0.0, domain, statement, 2 ** min(k + 2, 16) + 1)
+    count, elsewhere = 2 ** min(k + 2, 16) + 1, 2.0**k * 8 * _EPS
+    net = network_of(then(*[fold] * k))
+    return Construction(net, folded(k), 0.0, domain, statement, count, elsewhere=elsewhere)
 
 
 def _square(m: int) -> Layers:
@@ -67,10 +69,8 @@ def square(m: int) -> Construction:
     whole("m", m, 1, 24)
     statement = f"{m} hidden layers of four rectifiers make x² with an error of 2^−{2 * m + 2}."
     count, rounding = 2 ** min(m + 2, 16) + 1, 0.0 if m <= 12 else 50 * _EPS
-    domain = Box.cube(1, 0.0)
-    return Construction(
-        network_of(_square(m)), lambda x: x[:, 0] ** 2, 2.0 ** (-2 * m - 2), domain, statement, count, rounding
-    )
+    net, bound, domain = network_of(_square(m)), 2.0 ** (-2 * m - 2), Box.cube(1, 0.0)
+    return Construction(net, lambda x: x[:, 0] ** 2, bound, domain, statement, count, rounding, elsewhere=50 * _EPS)
 
 
 def _product(m: int) -> Layers:
@@ -97,8 +97,8 @@ def product(m: int, radius: float = 1.0) -> Construction:
 
     """
     whole("m", m, 1, 24)
-    if not isfinite(radius) or radius <= 0:
-        raise ArgumentError("radius", "a finite positive number", repr(radius), "Pass radius=1.0.")
+    if not isinstance(radius, int | float) or not 1e-100 <= radius <= 1e100:
+        raise ArgumentError("radius", "a number from 1e-100 to 1e100", repr(radius), "Pass radius=1.0.")
     layers = then(affine(torch.eye(2, dtype=torch.float64) / radius), _product(m), affine([[radius**2]]))
     statement = f"Two squares of depth {m} make the product of two numbers."
     domain, rounding = Box.cube(2, -radius, radius), 50 * 4 * _EPS * radius**2

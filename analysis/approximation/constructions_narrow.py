@@ -14,6 +14,7 @@ from ..errors import ArgumentError, DataError
 from .construction import Construction, Layers, affine, beside, hidden, network_of, passing, then
 from .domains import Box, Domain, Finite, whole
 from .round_domains import Ball
+from .target import Target
 from .targets import cone as cone_target
 
 _EPS = 2.0**-52
@@ -44,7 +45,7 @@ def max_tree(dimension: int) -> Construction:
 
     .. math:: \max(a, b) = \mathrm{relu}(b - a) + \mathrm{relu}(a) - \mathrm{relu}(-a)
 
-    Equal to the last bit wherever differences are: on dyadic grids and on integers.
+    Equal to the last bit wherever differences are: on dyadic grids and on integers; elsewhere each level rounds.
 
     Errors: ``ArgumentError`` for a dimension below 2 or above 4096.
 
@@ -67,7 +68,8 @@ def max_tree(dimension: int) -> Construction:
     if dimension > 8:  # a grid would have too many points
         domain = Finite((domain.sample(4096) * 2**16).round() / 2**16)
     count = 1 + 2 ** int(16 / dimension)
-    return Construction(network_of(layers), lambda x: x.amax(1), 0.0, domain, statement, count)
+    elsewhere = 8 * _EPS * ceil(log2(dimension))
+    return Construction(network_of(layers), lambda x: x.amax(1), 0.0, domain, statement, count, elsewhere=elsewhere)
 
 
 Kind = Literal["max", "min"]
@@ -151,7 +153,7 @@ def narrow_line(function: Callable[[Tensor], Tensor], lipschitz: float, cells: i
     Args: ``function`` – (n, 1) → (n,); ``lipschitz`` – L; ``cells`` – n.
 
     Errors: ``ArgumentError`` for a constant that is not positive or no cells; ``DataError`` where two values of the function
-    are further apart than L allows, or not finite.
+    are further apart than L allows, or not finite, or of another shape.
 
     Source: hanin2017approximating.
 
@@ -165,7 +167,8 @@ def narrow_line(function: Callable[[Tensor], Tensor], lipschitz: float, cells: i
     if not isfinite(lipschitz) or lipschitz <= 0:
         raise ArgumentError("lipschitz", "a finite positive number", repr(lipschitz), "Pass lipschitz=1.0.")
     L, knots = float(lipschitz), Box.cube(1, 0.0).grid(n + 1)
-    values = function(knots).tolist()
+    target = Target("function", function, Box.cube(1, 0.0))
+    values = target(knots).tolist()
     for k, (left, right) in enumerate(pairwise(values)):
         if not abs(right - left) <= L / n * (1 + 1e-12):
             given = f"values {left:g} and {right:g} at {k}/{n} and {k + 1}/{n}"
@@ -177,5 +180,5 @@ def narrow_line(function: Callable[[Tensor], Tensor], lipschitz: float, cells: i
     statement = f"{2 * n - 1} hidden layers of width two follow a Lipschitz function through {n} cells."
     size = L + max(map(abs, values))
     return Construction(
-        network_of(layers), function, L / n, Box.cube(1, 0.0), statement, 32 * n + 1, 50 * (2 * n) ** 0.5 * _EPS * size
+        network_of(layers), target, L / n, Box.cube(1, 0.0), statement, 32 * n + 1, 50 * (2 * n) ** 0.5 * _EPS * size
     )

@@ -70,7 +70,7 @@ def automaton(
     Args: ``transitions`` – S rows of A next states; ``start``; ``accepting`` – states; ``length`` of the words that
         :meth:`check` reads, all A^length of them; other lengths can be passed to ``network``.
 
-    Errors: ``ArgumentError`` for a table that is not complete.
+    Errors: ``ArgumentError`` for a table that is not complete; ``CapacityError`` for more than 10⁵ words.
 
     Source: siegelmann1995computational.
 

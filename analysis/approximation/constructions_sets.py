@@ -14,6 +14,7 @@ from .construction import Construction, hidden, network_of
 from .domains import Finite, whole
 
 _EPS = 2.0**-52
+_WORDS = 10**5
 
 
 class PowerSums(nn.Module):
@@ -127,9 +128,9 @@ def equivariant_table(
 
     """
     m, n = whole("symbols", symbols), whole("length", length)
-    if m**n > 10**5 or (n + 1) ** (m + 1) > 2**40:
-        given, remedy = f"{m}^{n} words", "Take fewer symbols or shorter words."
-        raise CapacityError("symbols, length", "at most 100 000 words and few counts", given, remedy)
+    if (n + 1) ** (m + 1) > 2**40:
+        given, remedy = f"counts up to {n} of {m} letters", "Take fewer symbols or shorter words."
+        raise CapacityError("symbols, length", "counts that make one number of float64", given, remedy)
     words = words_of(m, n)
     values = function(words)
     if values.shape != (len(words), n, outputs):
@@ -156,6 +157,9 @@ def equivariant_table(
 
 def words_of(symbols: int, length: int) -> Tensor:
     """All words as unit vectors, (m^n, n, m)."""
+    if symbols**length > _WORDS:
+        given, remedy = f"{symbols}^{length} words", "Take fewer symbols or shorter words."
+        raise CapacityError("symbols, length", f"at most {_WORDS} words", given, remedy)
     letters: Sequence[tuple[int, ...]] = list(itertools.product(range(symbols), repeat=length))
     eye = torch.eye(symbols, dtype=torch.float64)
     return eye[torch.tensor(letters).to(eye.device)]

@@ -70,7 +70,7 @@ def memoriser(inputs: Tensor, labels: Tensor, seed: int = 0) -> Construction:
         given = f"{tuple(inputs.shape)} and {tuple(labels.shape)}" + (" with nan or inf" if good else "")
         remedy = "Pass float rows and one label each."
         raise DataError("inputs, labels", "finite numbers of shape (n, d) and (n,)", given, remedy)
-    x, y = inputs.double(), labels.double()
+    x, y = inputs.detach().double(), labels.detach().double()
     draws = torch.Generator("cpu").manual_seed(seed)
     directions = torch.randn(64, x.shape[1], generator=draws, dtype=torch.float64, device="cpu").to(x.device)
     directions = directions / directions.norm(dim=1, keepdim=True)
@@ -131,7 +131,8 @@ def sigmoid_steps(
 
     Args: ``function`` – (n, 1) → (n,); ``modulus`` – h to ω(h); ``cells`` – n; ``low``, ``high`` – the interval.
 
-    Errors: ``ArgumentError`` for a modulus that is negative or not finite, or no cells.
+    Errors: ``ArgumentError`` for a modulus that is negative or not finite, or no cells; ``DataError`` for values of the
+    function that are not finite or of another shape.
 
     Source: cybenko1989approximation, hornik1991approximation.
 
@@ -147,12 +148,13 @@ def sigmoid_steps(
     if not isfinite(largest) or largest < 0:
         remedy = "Pass ω with ω(h) ≥ |f(x) − f(y)| for |x − y| ≤ h, such as lambda h: L * h."
         raise ArgumentError("modulus", "a finite number ≥ 0", repr(largest), remedy)
-    values = function(domain.grid(2 * n + 1)[1::2])
+    target = Target("function", function, domain)
+    values = target(domain.grid(2 * n + 1)[1::2])
     slopes, offsets, weights, constant = _steps(values, low, high)
     net = _sigmoids(slopes[:, None], offsets, weights, constant)
     bound, rounding = largest * (1 + _SMOOTH), 50 * sqrt(n) * _EPS * float(values.abs().max() + 1)
     statement = f"{n - 1} sigmoids follow a continuous function in steps."
-    return Construction(net, function, bound, domain, statement, min(16 * n + 1, 10**6), rounding)
+    return Construction(net, target, bound, domain, statement, min(16 * n + 1, 10**6), rounding)
 
 
 def ridge_sum(target: Target, cells: int) -> Construction:

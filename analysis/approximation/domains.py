@@ -17,6 +17,7 @@ from ..errors import ArgumentError, CapacityError, DataError
 
 #: Points of a product rule.
 MOST = 10**7
+_PAIRS = 2**24  # of points whose distance is taken at a time
 
 
 class Domain(ABC):
@@ -71,7 +72,7 @@ def whole(name: str, value: Any, least: int = 1, most: int = 10**8) -> int:
     """The value, if it is an integer in a range; else an ``ArgumentError``."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         expected = f"an integer from {least} to {most}"
-        raise ArgumentError(name, expected, repr(value), f"Pass {name}={least} or more.")
+        raise ArgumentError(name, expected, repr(value), f"Pass {name}={least} or more, {most} at most.")
     return value
 
 
@@ -201,8 +202,14 @@ class Finite(Domain):
         return self.points
 
     def contains(self, points: Tensor) -> Tensor:  # noqa: D102
-        near = distances(points, self.points.to(points))
-        return near.amin(1) <= 1e-6
+        own, given = self.points.to(points).flatten(1) + 0.0, points.flatten(1) + 0.0  # −0 is 0
+        _, name = torch.cat([own, given]).unique(dim=0, return_inverse=True)
+        inside = torch.isin(name[len(own) :], name[: len(own)])
+        size = own.abs().amax() if len(own) else 0.0
+        slack = (1e-5 if points.dtype == torch.float32 else 1e-12) * size
+        for rows in (~inside).nonzero()[:, 0].split(max(1, _PAIRS // len(own))):
+            inside[rows] = distances(given[rows], own).amin(1) <= slack
+        return inside
 
     def _shape(self) -> tuple[int, ...]:
         return tuple(self.points.shape[1:])

@@ -70,6 +70,12 @@ class Sphere(Domain):
         return (points.norm(dim=1) - 1).abs() <= slack
 
 
+def _check_shells(directions: int, shells: int, name: str) -> None:
+    if directions * shells > MOST:
+        given = f"{directions} directions and {shells} shells"
+        raise CapacityError(name, f"at most {MOST} points", given, "Take fewer, or domain.sample(n).")
+
+
 def _circle(count: int) -> np.ndarray:
     angles = 2 * np.pi * np.arange(count) / count
     return np.column_stack([np.cos(angles), np.sin(angles)])
@@ -106,6 +112,7 @@ class Ball(Domain):
         if self.dimension == 1:
             return Box.cube(1).quadrature(order)
         directions, around = Sphere(self.dimension).quadrature(order)
+        _check_shells(len(directions), order, "order")
         radii, masses = roots_jacobi(whole("order", order), 0.0, self.dimension - 1.0)  # r^(d−1) dr on [0, 1]
         points = [r * directions for r in ((radii + 1) / 2).tolist()]
         return torch.cat(points), torch.cat([m * around for m in (masses / masses.sum()).tolist()])
@@ -114,6 +121,7 @@ class Ball(Domain):
         if self.dimension == 1:
             return Box.cube(1).grid(count)
         directions, rings = Sphere(self.dimension).grid(count), max(2, count // 4)
+        _check_shells(len(directions), rings, "count")
         shells = [directions * (j / rings) for j in range(1, rings + 1)]
         return torch.cat([torch.zeros_like(directions[:1]), *shells])
 

@@ -44,7 +44,7 @@ class Lines(Spectrum):
 
     Args: ``frequencies`` ω (K, d), ``amplitudes`` a (K,).
 
-    Errors: ``DataError`` for shapes that do not fit or numbers that are not finite.
+    Errors: ``DataError`` for shapes that do not fit, numbers that are not real and finite, or amplitudes all zero.
 
     Example:
         >>> Lines(torch.tensor([[3.0, 4.0]]), torch.tensor([-2.0])).barron
@@ -58,10 +58,12 @@ class Lines(Spectrum):
     def __post_init__(self) -> None:
         omega, a = self.frequencies, self.amplitudes
         good = omega.ndim == 2 and omega.shape[:1] == a.shape and len(a)
-        if not good or not bool(omega.isfinite().all() & a.isfinite().all()):
-            given = f"{tuple(omega.shape)} and {tuple(a.shape)}" + (" with nan or inf" if good else "")
-            remedy = "Pass one row of frequencies for each amplitude."
-            raise DataError("frequencies, amplitudes", "finite (K, d) and (K,)", given, remedy)
+        good = good and omega.is_floating_point() and a.is_floating_point()
+        if not good or not bool(omega.isfinite().all() & a.isfinite().all() & (a != 0).any()):
+            given = f"{omega.dtype} {tuple(omega.shape)} and {a.dtype} {tuple(a.shape)}"
+            given += " with nan or inf, or all amplitudes 0" if good else ""
+            remedy = "Pass one row of frequencies for each amplitude, real numbers; a constant has frequency 0."
+            raise DataError("frequencies, amplitudes", "finite (K, d) and (K,), not all 0", given, remedy)
 
     @property
     def mass(self) -> float:  # noqa: D102

@@ -362,7 +362,7 @@ X, Y = la.Box.cube(2).sample(5), torch.zeros(5, dtype=f64)
         (lambda: C.narrow_cone(2), ArgumentError, "directions", "directions=3"),
         (lambda: C.narrow_line(waves, 0.0, 4), ArgumentError, "lipschitz", "lipschitz=1.0"),
         (lambda: C.narrow_line(waves, 0.5, 8), DataError, "function", "larger constant"),
-        (lambda: C.narrow_line(lambda x: x[:, 0] * nan, 0.5, 8), DataError, "function", "larger constant"),
+        (lambda: C.narrow_line(lambda x: x[:, 0] * nan, 0.5, 8), DataError, "function", "target is finite"),
         (lambda: C.memoriser(X, Y[:4]), DataError, "inputs, labels", "one label each"),
         (lambda: C.memoriser(X * nan, Y), DataError, "inputs, labels", "nan"),
         (
@@ -406,3 +406,39 @@ def test_words_by_hand() -> None:
     words = C.automaton([[0, 1], [1, 0]], 0, [1], length=3).domain.points
     letters = {tuple(word) for word in words.argmax(-1).tolist()}
     assert letters == set(itertools.product((0, 1), repeat=3))
+
+
+@pytest.mark.parametrize("make", [lambda: C.sawtooth(20), lambda: C.square(6), lambda: C.max_tree(3)])
+def test_rounding_away_from_dyadic_points_is_no_failure(make) -> None:
+    built = make()
+    d = built.domain.dimension
+    x = torch.linspace(0, 1, 999 * d, dtype=f64).reshape(-1, d)
+    assert built.check().rounding == 0 < built.check(x).rounding
+    assert built.check(x).holds
+    with torch.no_grad():
+        next(built.network.parameters()).mul_(1 + 1e-8)
+    assert not built.check(x).holds
+
+
+def test_points_in_single_precision_and_no_points() -> None:
+    x = torch.tensor([[0.25], [0.75]])
+    assert C.square(3)(x).dtype == f64 and C.square(3).check(x).holds
+    assert C.maurey_barron(la.targets.radial_bump(2), 50).check(torch.rand(20, 2)).points == 20
+    with pytest.raises(DataError, match=r"points.*sample\(100\)"):
+        C.square(3).check(x[:0])
+
+
+def test_functions_of_another_shape_are_refused() -> None:
+    for make in (lambda: C.sigmoid_steps(lambda x: x, lambda h: h, 5), lambda: C.narrow_line(lambda x: x, 1.0, 5)):
+        with pytest.raises(DataError, match=r"function.*\(n,\)"):
+            make()
+
+
+def test_more_words_than_memory_holds_are_refused() -> None:
+    with pytest.raises(CapacityError, match=r"words.*shorter"):
+        C.automaton([[0, 1, 0], [1, 0, 1]], 0, [1], length=16)
+    assert C.automaton([[0, 1], [1, 0]], 0, [1], length=14).check().points == 2**14
+
+
+def test_points_that_remember_their_gradient_are_memorised() -> None:
+    assert C.memoriser(torch.rand(5, 2, requires_grad=True), torch.rand(5, requires_grad=True)).check().holds

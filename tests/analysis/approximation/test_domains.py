@@ -119,3 +119,23 @@ def test_finite_sets_of_nothing_or_nan() -> None:
     for points in (torch.zeros(0, 2), torch.tensor([[nan]]), torch.zeros(3), None):
         with pytest.raises(DataError, match="float tensor"):
             la.Finite(points)
+
+
+def test_many_points_are_found_in_a_finite_set() -> None:
+    """The distances of all pairs would take 16 GB."""
+    corners = la.Finite.hypercube(15)
+    assert bool(corners.contains(-0.0 * corners.points + corners.points.flip(0)).all())
+    assert not bool(corners.contains(corners.points[:3] + 0.5).any())
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_membership_has_no_scale(size: float) -> None:
+    domain = la.Finite(size * torch.tensor([[1.0, 0.3], [0.0, 0.7]], dtype=torch.float64))
+    assert domain.contains(domain.points.float()).tolist() == domain.contains(domain.points).tolist() == [True, True]
+    assert not bool(domain.contains(domain.points * (1 + 1e-3)).any())
+
+
+@pytest.mark.parametrize("make", [lambda: la.Ball(3).grid(2000), lambda: la.Ball(3).quadrature(1000)])
+def test_more_shells_than_memory_holds_are_refused(make) -> None:
+    with pytest.raises(CapacityError, match=r"shells.*sample"):
+        make()

@@ -258,9 +258,10 @@ def test_random_tensors_that_are_no_buffers_are_refused() -> None:
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("part", [nn.Dropout, nn.BatchNorm1d])
 def test_layers_without_one_output_are_refused(part: type[nn.Module], seeds: int) -> None:
-    build = lambda width, depth: nn.Sequential(
-        nn.Linear(1, 4), part(*([] if part is nn.Dropout else [4])), nn.Linear(4, 1)
-    ).double()  # noqa: E731
+    def build(width: int, depth: int) -> nn.Module:
+        middle = part() if part is nn.Dropout else part(4)
+        return nn.Sequential(nn.Linear(1, 4), middle, nn.Linear(4, 1)).double()
+
     before = torch.get_rng_state()
     with pytest.raises(ModelStateError, match=rf"1 \({part.__name__}\).*eval mode"):
         fit_grid(build, (X, Y), [4], seeds=seeds, steps=2)

@@ -209,3 +209,16 @@ def test_arguments_outside_their_range(make, name: str) -> None:
     with pytest.raises(ArgumentError, match=r"Pass ") as caught:
         make()
     assert caught.value.name == name
+
+
+@pytest.mark.parametrize("scale", [0.3, 90.0, 110.0, 1e6])
+def test_the_seminorm_of_a_flat_bump_keeps_its_digits(scale: float) -> None:
+    x, w = la.Box.cube(2).quadrature(40)
+    truth = float(w @ (x.square().sum(1) / scale**4 * torch.exp(-x.square().sum(1) / scale**2))) ** 0.5
+    assert la.targets.radial_bump(2, scale).norms.sobolev == pytest.approx(truth, rel=1e-9)
+
+
+def test_waves_without_an_amplitude_are_refused() -> None:
+    for omega, a in ((torch.ones(1, 1), torch.zeros(1)), (torch.ones(1, 1).long(), torch.ones(1))):
+        with pytest.raises(DataError, match=r"amplitudes.*all 0"):
+            Lines(omega, a)
