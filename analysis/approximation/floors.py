@@ -93,7 +93,8 @@ def best_in_span(span: Tensor, target: Tensor, order: Literal[1, 2] | float = in
         span: A, (m, n), column j holds function j at the m points. target: y, (m,).
         order: of the norm. tol: the width of the interval, relative to its upper end, from which the result counts as converged.
 
-    Assumptions: directions of the span below 1e-12 of the largest are left out of it, as rounding would take them for functions.
+    Assumptions: with columns scaled to one size, directions of the span below 1e-12 of the largest are left out of it, as
+    rounding would take them for functions.
 
     Cost: m n² for order 2; a few linear programs of n + 1 unknowns and some tens of n constraints for order inf,
     one of n + m unknowns for order 1.
@@ -116,7 +117,10 @@ def best_in_span(span: Tensor, target: Tensor, order: Literal[1, 2] | float = in
         raise ArgumentError("order", "1, 2 or inf", repr(order), "Pass order=float('inf') for the largest error.")
     if not 0 < tol < 1:
         raise ArgumentError("tol", "a number between 0 and 1", repr(tol), "Pass tol=1e-6.")
-    left, singular, right = linalg.svd(A, full_matrices=False)
+    size = float(np.abs(y).max()) or 1.0  # columns and target of like sizes: solvers have absolute tolerances
+    y, lengths = y / size, np.abs(A).max(0)
+    lengths[lengths == 0] = 1.0
+    left, singular, right = linalg.svd(A / lengths, full_matrices=False)
     rank = int((singular > _CUT * singular[0]).sum()) if singular[0] > 0 else 0
     Q = left[:, :rank]
     inner, dual = _solvers[float(order)](Q, y)
@@ -125,9 +129,10 @@ def best_in_span(span: Tensor, target: Tensor, order: Literal[1, 2] | float = in
     scale = float(np.linalg.norm(dual, _DUAL[order])) * _share(len(y), order)
     rounding = 64 * float(np.finfo(float).eps) * sqrt(len(y)) * float(np.abs(y).max())
     dual = dual / scale if scale > 0 else dual
-    lower = max(0.0, float(dual @ y) - rounding)
-    upper = _norm(y - Q @ inner, order) + rounding
-    coefficients = right[:rank].T @ (inner / singular[:rank])
+    lower = size * max(0.0, float(dual @ y) - rounding)
+    upper = size * (_norm(y - Q @ inner, order) + rounding)
+    coefficients = size * (right[:rank].T @ (inner / singular[:rank])) / lengths
+    rounding *= size
     converged = upper - lower <= max(tol * upper, 4 * rounding)
     return Floor(lower, upper, float(order), torch.from_numpy(coefficients), torch.from_numpy(dual), rank, converged)
 
@@ -138,6 +143,10 @@ def _checked(span: Any, target: Any) -> tuple[Array, Array]:
             given = f"shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
             expected = f"a tensor of shape {'(m, n)' if ndim == 2 else '(m,)'}, not empty"
             raise DataError(name, expected, given, "Pass one row for each point, one column for each function.")
+        if part.is_complex():
+            raise DataError(
+                name, "real numbers", str(part.dtype), "Pass real and imaginary parts as rows of their own."
+            )
         if not bool(part.isfinite().all()):
             count = int((~part.isfinite()).sum())
             remedy = "Leave out the points at which it is not finite."

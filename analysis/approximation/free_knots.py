@@ -109,7 +109,7 @@ def best_pieces(x: Tensor, y: Tensor, pieces: int, tol: float = 0.01) -> BestPie
     bars = list(zip(points, values, strict=True))
     most = (max(values) - min(values)) / 2
     above, groups = most, _groups(bars, most, pieces) or []
-    below, rounding = 0.0, 64 * float(np.finfo(float).eps) * max(map(abs, values))
+    below, rounding = 0.0, 64 * float(np.finfo(float).eps) * len(values) ** 0.5 * max(map(abs, values))
     epsilon = most / 4
     while above > rounding and (below == 0 or above > (1 + tol / 20) * below):
         found = _groups(bars, epsilon, pieces)

@@ -170,6 +170,9 @@ def geometric_rate(x: Sequence[float] | Tensor, errors: Tensor) -> Rate:
 def _fit(x: Sequence[float] | Tensor, errors: Tensor, law: Literal["power", "geometric"]) -> Rate:
     sizes, logs = _checked(x, errors, law)
     u, means, seeds = _abscissae(sizes, law), logs.mean(1), logs.shape[1]
+    rounding = (
+        8 * float(np.finfo(float).eps) * (1 + float(np.abs(logs).max()))
+    )  # of a logarithm: no law is known better
     slope = float(_slope(u, means))
     height = float(means.mean() - slope * u.mean())
     halves = _halves(u) if len(u) >= 4 else None
@@ -179,10 +182,10 @@ def _fit(x: Sequence[float] | Tensor, errors: Tensor, law: Literal["power", "geo
         dof, method = seeds - 1, "slopes of seeds"
         stderr = float(_slope(u, logs).std(ddof=1)) / sqrt(seeds)
         if halves is not None:
-            drift_stderr = float((halves @ logs).std(ddof=1)) / sqrt(seeds)
+            drift_stderr = max(float((halves @ logs).std(ddof=1)) / sqrt(seeds), rounding * sqrt(halves @ halves))
     else:
         dof, method = len(u) - 2, "residuals"
-        variance = float(((means - height - slope * u) ** 2).sum()) / dof
+        variance = max(float(((means - height - slope * u) ** 2).sum()) / dof, rounding**2)
         stderr = sqrt(variance / float(((u - u.mean()) ** 2).sum()))
         if halves is not None:
             drift_stderr = sqrt(variance * float(halves @ halves))
@@ -198,7 +201,8 @@ def _checked(x: Any, errors: Any, law: str) -> tuple[Array, Array]:
     if sizes.ndim != 1 or len(set(sizes.tolist())) < max(3, len(sizes)):
         raise DataError("x", "three different sizes or more, each once", str(sizes.tolist()), remedy)
     if not np.isfinite(sizes).all() or (law == "power" and (sizes <= 0).any()):
-        raise DataError("x", "finite positive sizes", str(sizes.tolist()), "Take geometric_rate for a law in x itself.")
+        expected = "finite positive sizes" if law == "power" else "finite sizes"
+        raise DataError("x", expected, str(sizes.tolist()), "Take geometric_rate for a law in x itself, zero included.")
     if not isinstance(errors, Tensor) or errors.ndim not in (1, 2) or len(errors) != len(sizes) or 0 in errors.shape:
         given = f"shape {tuple(errors.shape)}" if isinstance(errors, Tensor) else type(errors).__name__
         raise DataError("errors", f"a tensor of shape ({len(sizes)},) or ({len(sizes)}, seeds)", given, remedy)

@@ -182,3 +182,27 @@ def test_pieces_as_a_record_and_a_picture() -> None:
     back = BestPieces.from_dict(json.loads(json.dumps(found.to_dict())))
     assert torch.equal(back.knots, found.knots) and repr(back) == repr(found) and float(found) == found.lower
     assert found.plot(Figure().subplots()).lines and found.plot().lines
+
+
+@pytest.mark.parametrize("order", [1, 2, inf])
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_floors_have_no_scale(order: float, size: float) -> None:
+    """The span is the same whatever its columns are multiplied by, and the floor grows with the target."""
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)
+    span = torch.stack([x**0, x], 1)
+    plain, scaled = best_in_span(span, x**3, order), best_in_span(span * torch.tensor([1.0, 1e-13]), size * x**3, order)
+    assert scaled.dimension == 2 and scaled.converged
+    assert (scaled.lower / size, scaled.upper / size) == pytest.approx((plain.lower, plain.upper), rel=1e-9)
+    assert scaled.coefficients[1].item() == pytest.approx(plain.coefficients[1].item() * size * 1e13, rel=1e-6)
+
+
+def test_pieces_have_no_scale_and_exact_ones_converge() -> None:
+    x = torch.linspace(-1, 1, 50, dtype=torch.float64)
+    plain, small = best_pieces(x, x**2, 2), best_pieces(x, 1e-30 * x**2, 2)
+    assert small.converged and small.upper == pytest.approx(1e-30 * plain.upper, rel=1e-6)
+    assert best_pieces(x, torch.relu(x), 2).converged and best_pieces(x, 3 + 0 * x, 2).converged
+
+
+def test_complex_numbers_are_refused() -> None:
+    with pytest.raises(DataError, match=r"target.*real and imaginary"):
+        best_in_span(torch.ones(3, 1), torch.ones(3) * 1j)

@@ -128,3 +128,10 @@ def test_bad_options() -> None:
         found.equivalent(-1, within=0.0)
     with pytest.raises(LemmataError, match="level"):
         found.interval(1.0)
+
+
+@pytest.mark.parametrize("power", [-0.37, -1.7, -6.0])
+def test_an_exact_law_does_not_drift_by_rounding(power: float) -> None:
+    for sizes in ([3, 5, 7, 11, 13, 17], [2, 3, 5, 9, 100, 1000], [1, 10, 20, 30]):
+        found = rate(sizes, 0.3 * torch.tensor(sizes, dtype=torch.float64) ** power)
+        assert not found.drifts and found.slope == pytest.approx(power, abs=1e-12)
