@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -81,9 +81,22 @@ def geodesic_distances(points: Tensor | Array, neighbours: int = 14, landmarks: 
     found: list[Array] = []
     while len(chosen) < min(landmarks, n):
         chosen.append(int(np.argmax(steps)))
-        found.append(dijkstra(graph, unweighted=True, indices=chosen[-1]))
+        found.append(_steps(graph, chosen[-1]))
         steps = np.minimum(steps, found[-1])
     between = np.stack(found)[:, chosen]
     components = connected_components(graph, directed=False)[0]
     cover = int(steps[np.isfinite(steps)].max())
     return Geodesics(torch.from_numpy(between), torch.from_numpy(cloud[chosen]), cover, components, n, k)
+
+
+def _steps(graph: csr_array, start: int) -> Array:
+    """The steps from a point to each, (n,). A breadth-first order lists points by their steps, and parents in this order."""
+    order, parent = breadth_first_order(graph, start)
+    place = np.empty(graph.shape[0], dtype=np.int64)
+    place[order] = np.arange(len(order))
+    above, ends = place[parent[order[1:]]], [0, 1]
+    while ends[-1] < len(order):
+        ends.append(1 + int(np.searchsorted(above, ends[-1])))
+    steps = np.full(graph.shape[0], np.inf)
+    steps[order] = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+    return steps

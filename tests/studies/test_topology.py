@@ -79,7 +79,7 @@ def test_the_layer_of_half_drop() -> None:
 
 def test_networks_are_trained_or_left_as_drawn() -> None:
     drawn, discs, chance = topology.classifiers("relu", 2, 0, draws(5))
-    learnt, same, accuracy = topology.classifiers("relu", 2, 150, draws(5))
+    learnt, same, accuracy = topology.classifiers("relu", 2, 60, draws(5))
     assert torch.equal(discs, same) and all(float(row.abs().max()) < 2 for row in discs)
     assert float(accuracy.min()) > 0.85 and float(chance.min()) < 0.85 and drawn[0].widths == (2, *[15] * 10, 1)
     totals = topology.features(drawn[:1], discs, 14, "layers.[09]")
