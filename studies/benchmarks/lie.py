@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lemmata.analysis import Generator, image_generator, lie_difference
-from lemmata.analysis.invariance.lie_passes import push
+from lemmata.analysis.invariance.lie_passes import pull, push
 
 from .table import Row, Target, timed_row
 from .timing import Contender, interleaved
 
 WORK, ALONG = "lie", "x-translation"
-OURS, PASSES, RECIPE = "lemmata", "one forward-mode pass a layer", "double backward in hooks"
+OURS, PROBES = "lemmata", 100
 _TARGET, _WITHIN = Target("≥", 3), 1e-3
 #: Side and number of the images, channels and number of the convolutions.
 SIZES = ((15, 16, 16, 4), (15, 16, 16, 8), (31, 4, 32, 6))
@@ -45,19 +45,19 @@ def one_pass(model: nn.Sequential, x: Tensor, generator: Generator) -> list[Tens
     return [place.defect for place in push(model, x, generator, len(x), reset=True)[:-1]]
 
 
-def a_pass_each(model: nn.Sequential, x: Tensor, generator: Generator) -> list[Tensor]:
-    """As one writes it with ``torch.func.jvp``: from the input up to each layer, whose own defect is what two of them leave.
+def gathered(model: nn.Sequential, x: Tensor, generator: Generator) -> list[Tensor]:
+    """The Lie derivative of the network up to each layer, as the laboratory computes it."""
+    return [place.defect for place in push(model, x, generator, len(x), reset=False)[:-1]]
 
-    L(f ∘ h) = (L f) ∘ h + Df · L h, so that for each layer its inputs have to be carried there first.
-    """
-    found = []
+
+def a_pass_each(model: nn.Sequential, x: Tensor, generator: Generator) -> list[Tensor]:
+    """The same by ``torch.func.jvp`` of the network up to each layer."""
+    found, moved = [], generator("input", x)
     with torch.no_grad():
         for stop, layer in enumerate(model):
-            if isinstance(layer, nn.Flatten):
-                continue
-            h = model[:stop](x) if stop else x
-            y, moved = torch.func.jvp(layer, (h,), (generator(str(stop - 1), h),))
-            found.append(moved - generator(str(stop), y))
+            if not isinstance(layer, nn.Flatten):
+                y, slope = torch.func.jvp(model[: stop + 1], (x,), (moved,))
+                found.append(slope - generator(str(stop), y))
     return found
 
 
@@ -96,35 +96,74 @@ def _moved(h: Tensor, t: Tensor, generator: Generator) -> Tensor:
     return h if velocity is None else h + t * velocity
 
 
-def truth(model: nn.Sequential, x: Tensor, generator: Generator) -> list[Tensor]:
-    """Central differences of each layer alone, in double precision."""
-    found, h = [], x.double()
-    model = copy.deepcopy(model).double()
-    for layer in model:
-        if not isinstance(layer, nn.Flatten):
-            found.append(lie_difference(layer, h, generator, 1e-4))
+def attribution(model: nn.Sequential, x: Tensor, generator: Generator) -> list[Tensor]:
+    """What each layer's defect does to the outputs, Σ (z · J r)² over examples and outputs z, as the laboratory computes it."""
+    places = push(model, x, generator, len(x), reset=True)
+    eye = torch.eye(10, dtype=x.dtype, device=x.device)[:, None].expand(-1, len(x), -1)
+    return [row.square().sum() for row in pull(model, x, places[:-1], eye, len(x))[0]]
+
+
+def published(model: nn.Sequential, x: Tensor, generator: Generator) -> list[Tensor]:
+    """The same as published: the defects by hooks, then 100 probes of a forward and a backward pass each."""
+    defects, outputs = recipe(model, x, generator), []
+    total = [x.new_zeros(()) for _ in defects]
+    handles = [
+        layer.register_forward_hook(lambda layer, given, output: outputs.append(output))
+        for layer in model
+        if not isinstance(layer, nn.Flatten)
+    ]
+    for _ in range(PROBES):
+        outputs.clear()
+        y = model(x)
+        slopes = torch.autograd.grad((torch.randn_like(y) * y).sum(), outputs)
+        total = [
+            sum_ + (slope * defect).flatten(1).sum(1).square().sum() / PROBES
+            for sum_, slope, defect in zip(total, slopes, defects, strict=True)
+        ]
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def truth(model: nn.Sequential, x: Tensor, generator: Generator) -> dict[str, list[Tensor]]:
+    """Central differences in double precision: of each layer alone, of all up to it, and of what follows."""
+    found: dict[str, list[Tensor]] = {"own": [], "gathered": [], "attribution": []}
+    model, x = copy.deepcopy(model).double(), x.double()
+    h = x
+    for stop, layer in enumerate(model):
+        before = h
         with torch.no_grad():
-            h = layer(h)
+            h = layer(before)
+        if isinstance(layer, nn.Flatten):
+            continue
+        r, rest = lie_difference(layer, before, generator, 1e-4), model[stop + 1 :]
+        found["own"].append(r)
+        found["gathered"].append(lie_difference(model[: stop + 1], x, generator, 1e-4))
+        with torch.no_grad():
+            found["attribution"].append(((rest(h + 1e-4 * r) - rest(h - 1e-4 * r)) / 2e-4).square().sum())
     return found
 
 
 def measure(side: int, images: int, channels: int, depth: int, device: str, repeats: int) -> Iterator[Row]:
-    """One network: the time of each way to all layers' defects over ours."""
+    """One network: the time of each way to the same numbers of all layers over ours."""
     draws = torch.Generator().manual_seed(0)
     model = network(channels, depth).to(device)
     x = torch.randn(images, 1, side, side, generator=draws).to(device)
     generator = image_generator(ALONG, (side, side), acts={str(3 * depth): "nothing"})
-    ways = {OURS: one_pass, PASSES: a_pass_each, RECIPE: recipe}
-    contenders: dict[str, Contender] = {name: partial(way, model, x, generator) for name, way in ways.items()}
-    exact = truth(model, x, generator)
-    errors = {name: gap(call(), exact) for name, call in contenders.items()}
-    if max(errors.values()) > _WITHIN:
-        raise RuntimeError(f"defects of {depth} layers disagree with central differences: {errors}")
-    rounds = interleaved(contenders, device, repeats)
-    for name in contenders:
-        target = None if name == OURS else _TARGET
-        place = WORK, f"{depth} × {channels} channels, {side}²"
-        yield timed_row(place, name, rounds, (OURS, "ours"), errors[name], target, f"{len(exact)} layers")
+    exact, name = truth(model, x, generator), f"{depth} × {channels} channels, {side}²"
+    for work, (ours, other, label, within, target) in WAYS.items():
+        contenders: dict[str, Contender] = {
+            OURS: partial(ours, model, x, generator),
+            label: partial(other, model, x, generator),
+        }
+        errors = {key: gap(call(), exact[work]) for key, call in contenders.items()}
+        if errors[OURS] > _WITHIN or errors[label] > within:
+            raise RuntimeError(f"{work} of {depth} layers disagree with central differences: {errors}")
+        rounds = interleaved(contenders, device, repeats)
+        for key in contenders:
+            judged = target if key == label else None
+            note = f"{len(exact[work])} layers"
+            yield timed_row((f"{WORK}, {work}", name), key, rounds, (OURS, "ours"), errors[key], judged, note)
 
 
 def gap(found: list[Tensor], exact: list[Tensor]) -> float:
@@ -134,3 +173,11 @@ def gap(found: list[Tensor], exact: list[Tensor]) -> float:
     ]
     above, below = (sum(column) for column in zip(*squares, strict=True))
     return (above / below) ** 0.5
+
+
+#: Work to our way, another, its name, how near it has to come to the truth, and the target.
+WAYS = {
+    "gathered": (gathered, a_pass_each, "one forward-mode pass a layer", _WITHIN, _TARGET),
+    "own": (one_pass, recipe, "double backward in hooks", _WITHIN, None),
+    "attribution": (attribution, published, f"hooks and {PROBES} probes", 0.5, _TARGET),
+}
