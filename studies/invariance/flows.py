@@ -61,7 +61,7 @@ def order(errors: Sequence[float]) -> float:
 @claim(
     source=("chen2018neural", "hairer1993solving"),
     predicts=Equals(-4, within=0.1),
-    quick=Grid(dimension=DIMENSIONS, seeds=6),
+    quick=Grid(dimension=DIMENSIONS[:1], seeds=5),
     full=Grid(dimension=[*DIMENSIONS, 16], seeds=20),
     controls={
         "a smooth field: rectifiers": dict(activation="relu"),
