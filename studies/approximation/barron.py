@@ -12,13 +12,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from functools import cache
-from math import gamma, sqrt
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lemmata.analysis.approximation.target_spectra import Bell
 from lemmata.studies.claim import AtMost, Equals, Grid, Scales, claim, script
 from lemmata.studies.data import gaussian
 
@@ -181,8 +181,8 @@ def maurey_barron_rate_slope(d: int, n: int, seed: int, units: str = "drawn") ->
 
 
 def first_moment(d: int) -> float:
-    """C_f = E|ω| of the bump, ω ~ N(0, I): √2 Γ((d + 1)/2)/Γ(d/2)."""
-    return sqrt(2) * gamma((d + 1) / 2) / gamma(d / 2)
+    """C_f = E|ω| of the bump, ω ~ N(0, I)."""
+    return Bell(d, 1.0).barron
 
 
 def ball(draws: torch.Generator, count: int, d: int) -> Tensor:

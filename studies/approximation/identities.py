@@ -108,7 +108,7 @@ def two_relu_identity_max(d: int, seed: int, layers: str = "tree") -> dict[str, 
     @arora2018understanding. On integers no operation rounds, and the tree is exact.
 
     That is what suffices. The largest of five numbers can be had from two hidden layers, and of $d$ from
-    $ceil(log_3 (d - 1)) + 1$ @bakaev2025better; what is certain is that one will not do for three. The value is the largest error on
+    $ceil(log_3 (d - 2)) + 1$ for $d >= 4$ @bakaev2025better; what is certain is that one will not do for three. The value is the largest error on
     4000 vectors of integers between $-20$ and $20$. The control is one hidden layer of 400 random rectifiers and all
     those of $plus.minus x_i$ and $x_i - x_j$, fitted by least squares on as many vectors; it can come near, as every
     continuous function allows, but not equal.
