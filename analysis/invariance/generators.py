@@ -129,7 +129,7 @@ def image_generator(
     for place, kind in (acts or {}).items():
         if kind not in _KINDS:
             raise ArgumentError(f"acts[{place!r}]", f"one of {', '.join(_KINDS)}", repr(kind), "Choose one of them.")
-    action = ImageAction(name, tuple(size), boundary, dict(acts or {}))
+    action = ImageAction(name, (size[0], size[1]), boundary, dict(acts or {}))
     return Generator(name, action, FIELDS[name][1], action.words)
 
 

@@ -189,7 +189,7 @@ def _ready(
             shape = f"shape {tuple(tensors[0].shape)}"
             remedy = "Add a channel axis, begin the model with nn.Flatten() if it takes rows, or pass a la.Generator."
             raise DataError("inputs", "images (b, c, H, W)", shape, remedy)
-        generator = image_generator(generator, tuple(tensors[0].shape[-2:]))
+        generator = image_generator(generator, (tensors[0].shape[-2], tensors[0].shape[-1]))
     if not isinstance(generator, Generator):
         remedy = "Pass a name such as 'rotation', or la.Generator(name, act)."
         raise ArgumentError("generator", "a name or a Generator", type(generator).__name__, remedy)

@@ -157,7 +157,7 @@ def draw_depth(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     """The error of equivariance that has gathered at each place from the input to the output, of one network of each family.
 
     Lines against the share of the way through the network, interpolated between its places, on a logarithmic axis. All are of
-    order one from the first layers on; the mean over positions at the end lowers the line of the network on the torus.
+    order one at the end; the line of the network on the torus begins at rounding, drawn at the bottom, with its first convolution.
     """
     way = np.linspace(0, 1, 21)
     columns: dict[str, Any] = {"way": way}
@@ -196,7 +196,8 @@ def trained_shift_augmentation(model: str, steps: int, seed: int, augmentation: 
     control noise is added in place of the shifts.
     """
     x, y = canvas(held_out=True)
-    some, found, values = x[:64], [], {}
+    some, found = x[:64], []
+    values: dict[str, Any] = {}
     for part, kind in (("plain", "none"), ("augmented", augmentation)):
         net = learned(model, kind, steps, seed)
         lie = la.lie_derivative(net, some, "x-translation", steps=())
@@ -358,8 +359,8 @@ def task(symmetry: str) -> Task:
         return sets, y, reordered, lambda draws: make(generator=draws)
     if symmetry == "turns":
         return x, y, turned, partial(network, "p4-CNN")
-    make = partial(CNN, [1, 8, 16], 10, activation="relu", init="he", **where)
-    return x, y, shifted, lambda draws: make(generator=draws)
+    torus = partial(CNN, [1, 8, 16], 10, activation="relu", init="he", **where)
+    return x, y, shifted, lambda draws: torus(generator=draws)
 
 
 def draw_built_in(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
