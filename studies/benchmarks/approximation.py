@@ -1,4 +1,4 @@
-"""Cells in the plane, enumerated exactly and sampled, and networks fitted side by side and in a loop, measured in one run.
+"""Cells in growing windows of the plane, exact and sampled, and networks fitted side by side and in a loop, measured in one run.
 
 Run: ``python -m lemmata.studies.benchmarks.approximation [--only PART,…] [--device cpu|cuda] [--threads N] [--repeats N]
 [--json FILE]``; the parts are those of ``PARTS`` below. Contenders are timed in interleaved rounds; rows state the median
