@@ -56,7 +56,7 @@ def a_pass_each(model: nn.Sequential, x: Tensor, generator: Generator) -> list[T
     with torch.no_grad():
         for stop, layer in enumerate(model):
             if not isinstance(layer, nn.Flatten):
-                y, slope = torch.func.jvp(model[: stop + 1], (x,), (moved,))
+                y, slope = torch.func.jvp(model[: stop + 1], (x,), (moved,))[:2]
                 found.append(slope - generator(str(stop), y))
     return found
 
