@@ -197,7 +197,8 @@ def capacity_report(
 def _regions(private: nn.Module, inputs: Any, tol: float, level: float, seed: int) -> PathRegions:
     found = regions_on_path(private, _path(inputs, seed))
     own = found.per_length
-    met = own.stderr == 0 or _quantile(level, own.dof) * own.stderr <= tol * own.value
+    half = own.bias + (_quantile(level, own.dof) * own.stderr if own.stderr else 0.0)
+    met = half <= tol * own.value
     return replace(found, per_length=replace(own, converged=met))
 
 

@@ -286,3 +286,12 @@ def test_pieces_need_an_interval(ends):
         la.LemmataError, match="left, right: expected an interval, left < right.*Pass the lower end first"
     ):
         affine_pieces(model, *(Fraction(end) for end in ends))
+
+
+def test_no_border_seen_is_not_none_there():
+    """A kink at 5, and steps about the origin that never meet it; an affine model has none anywhere."""
+    points = torch.linspace(0, 1, 21, dtype=torch.float64)[:, None]
+    kinked = filled(nn.Sequential(nn.Linear(1, 1), nn.ReLU()).double(), [[1.0]], [-5.0])
+    found = la.regions_on_path(kinked, points).per_length
+    assert found.value == 0 and found.interval()[1] == pytest.approx(3.0)
+    assert la.regions_on_path(nn.Linear(1, 1).double(), points).per_length.interval() == (0, 0)
