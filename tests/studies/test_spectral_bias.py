@@ -22,11 +22,19 @@ def test_fast_sines_have_their_authors_law() -> None:
     assert torch.allclose(third.weight @ h + third.bias, whole(x), atol=1e-5)
 
 
+def test_waves_as_inputs_are_waves() -> None:
+    whole = spectral_bias.network("relu", 8, torch.Generator().manual_seed(0), highest=2).requires_grad_(False)
+    x = torch.tensor([[0.0], [0.25], [1 / 3]], dtype=torch.float32)
+    turns = [[1, 1, 0, 0], [0, -1, 1, 0], [-0.5, -0.5, 3**0.5 / 2, -(3**0.5) / 2]]  # cos, cos 2, sin, sin 2
+    assert torch.allclose(whole(x), whole.net(torch.tensor(turns, dtype=torch.float32)), atol=1e-6)
+
+
 def test_orders_come_out_and_break() -> None:
     trial = dict(highest=4, width=128, steps=300)
     plain = [spectral_bias.spectral_bias_frequency_order(units="tanh", seed=seed, **trial) for seed in range(2)]
     assert min(float(one["value"]) for one in plain) > 0.7 and plain[0]["left"].shape == (61, 4)
     fast = spectral_bias.spectral_bias_frequency_order(units="sine, ω = 30", seed=0, **trial)
-    assert float(fast["times"].max()) < 75 and float(fast["left"].min()) < 0.1  # all learned in a quarter of the steps
-    loud = [spectral_bias.spectral_bias_frequency_order(units="tanh", seed=s, power=3, **trial) for s in range(2)]
-    assert sum(float(one["value"]) for one in loud) < sum(float(one["value"]) for one in plain)
+    waves = [spectral_bias.spectral_bias_frequency_order(units="tanh", seed=s, waves=True, **trial) for s in range(2)]
+    for one in (fast, *waves):  # all learned in a tenth of the steps, at about one time
+        assert float(one["times"].max()) < 30 and float(one["times"].max() / one["times"].min()) < 2
+    assert sum(float(one["value"]) for one in waves) < sum(float(one["value"]) for one in plain)
