@@ -100,7 +100,7 @@ def accuracy(networks: Sequence[nn.Module], x: Tensor, y: Tensor) -> float:
 @claim(
     source=("telgarsky2016benefits", "ba2014deep", "greydanus2024scaling"),
     predicts=AtLeast(0.02),
-    quick=Grid(comparison=list(COMPARISONS), budget=[20_000], nets=[3], steps=[400], seeds=2),
+    quick=Grid(comparison=list(COMPARISONS), budget=[20_000], nets=[2], steps=[400], seeds=1),
     full=Grid(comparison=list(COMPARISONS), budget=[20_000], nets=[4], steps=[2000], seeds=10),
     controls={"an activation: none": dict(activation="none")},
     expects="DEPENDS",
@@ -187,7 +187,7 @@ def borders(network: nn.Module, segments: Tensor) -> float:
 @claim(
     source=("hanin2019surprisingly", "hanin2019complexity", "montufar2014number"),
     predicts=AtMost(1.0),
-    quick=Grid(data=["digits", "MNIST-1D"], width=[8, 16, 32, 64], depth=[1, 2, 4], nets=[2], steps=[300], seeds=1),
+    quick=Grid(data=["digits", "MNIST-1D"], width=[8, 24, 64], depth=[1, 2, 4], nets=[1], steps=[200], seeds=1),
     full=Grid(
         data=["digits", "MNIST-1D"], width=[8, 16, 32, 64], depth=[1, 2, 3, 4, 6], nets=[4], steps=[2000], seeds=5
     ),
