@@ -90,7 +90,7 @@ NO_BIAS, FAST = "biases: none", "rectifiers: sines of thirty times the frequency
 @claim(
     source=("basri2019convergence", "bietti2019inductive"),
     predicts=Scales("k", power=-2, within=0.15),
-    quick=Grid(k=[4, 5, 6, 8, 11, 16], points=[64, 128], width=[4000], seeds=5),
+    quick=Grid(k=[4, 5, 8, 11, 16], points=[64, 128], width=[4000], seeds=5),
     full=Grid(k=[4, 5, 6, 8, 11, 16], points=[64, 128, 512], width=[4000, 16000], seeds=20),
     controls={NO_BIAS: dict(bias=False), FAST: dict(units="fast")},
     figures=(draw_spectrum,),
@@ -116,7 +116,7 @@ def ntk_circle_spectrum(
 @claim(
     source=("basri2019convergence", "bietti2019inductive"),
     predicts=Scales("degree", power=-3, within=0.15),
-    quick=Grid(degree=[4, 5, 8, 11, 16], rings=[48], width=[500], seeds=6),
+    quick=Grid(degree=[4, 5, 8, 16], rings=[48], width=[500], seeds=5),
     full=Grid(degree=[4, 5, 6, 8, 11, 16], rings=[48, 64], width=[2000], seeds=20),
     controls={NO_BIAS: dict(bias=False), FAST: dict(units="fast")},
 )
