@@ -82,13 +82,7 @@ def lie_derivative(
         (True, True)
 
     """
-    check_seed(seed)
-    if not isinstance(probes, int) or probes < 10:
-        raise ArgumentError("probes", "at least 10", repr(probes), "Pass probes=64.")
-    if not tol > 0:
-        raise ArgumentError("tol", "a positive share", repr(tol), "Pass tol=0.25.")
-    if batch_stats == "batch":
-        raise ArgumentError("batch_stats", "None or 'frozen'", "'batch'", "Examples must not see each other.")
+    _check(probes, tol, batch_stats, seed)
     with torch.inference_mode(False):
         private, given, generator, examples = _ready(model, inputs, generator, dtype, batch_stats)
         own = push(private, given, generator, examples, reset=True)
@@ -99,32 +93,18 @@ def lie_derivative(
         exact = len(vectors) == entries <= _EXACT
         total = _dot(vectors, gathered[-1].defect, examples)
         differences = tuple((float(h), _gap(private, given, generator, h, gathered[-1])) for h in steps)
-    spent = 2 + len(vectors)
-    make = _Maker(examples, spent, seed, "exact" if exact else "probes")
-    layers = tuple(
-        LayerDefect(
-            here.name,
-            here.kind,
-            here.words,
-            make.size(here),
-            make.size(there),
-            make.ratio(
-                row.square().sum(0) / (1 if exact else len(row)), own[-1].sizes, make.floor(here) * _gain(row, here)
-            ),
-        )
-        for here, there, row in zip(own, gathered, pulled, strict=True)
-    )
+    make = _Maker(examples, 2 + len(vectors), seed, "exact" if exact else "probes")
+    output = own[-1].sizes
+    layers = tuple(make.layer(*places, output) for places in zip(own, gathered, pulled, strict=True))
     largest = max(layer.contribution.value for layer in layers)
     met = all(_half(layer.contribution) <= max(tol * largest, layer.contribution.bias) for layer in layers)
-    sums = torch.stack(pulled).sum(0)
-    scale = max(float(total.norm()), sqrt(sum(float(row.square().sum()) for row in pulled)))
     return LieDerivative(
         generator.name,
         generator.unit,
         tuple(layer for layer in layers if layer.name != "output" or not _repeats(layer, own)),
         replace(make.size(gathered[-1]), converged=met),
         differences,
-        float((sums - total).norm()) / scale if scale else 0.0,
+        _chain(pulled, total),
         _resampling(generator, given),
         examples,
         exact,
@@ -171,6 +151,16 @@ def lie_difference(
     with torch.inference_mode(False):
         private, given, generator, _ = _ready(model, inputs, generator, dtype, batch_stats)
         return _difference(private, given, generator, step)
+
+
+def _check(probes: int, tol: float, batch_stats: str | None, seed: int) -> None:
+    check_seed(seed)
+    if not isinstance(probes, int) or probes < 10:
+        raise ArgumentError("probes", "at least 10", repr(probes), "Pass probes=64.")
+    if not tol > 0:
+        raise ArgumentError("tol", "a positive share", repr(tol), "Pass tol=0.25.")
+    if batch_stats == "batch":
+        raise ArgumentError("batch_stats", "None or 'frozen'", "'batch'", "Examples must not see each other.")
 
 
 def _ready(
@@ -232,6 +222,12 @@ def _gain(row: Tensor, place: Place) -> float:
     return float(row.norm()) / size if size else 0.0
 
 
+def _chain(pulled: list[Tensor], total: Tensor) -> float:
+    """The relative distance of the contributions' sum from the whole."""
+    scale = max(float(total.norm()), sqrt(sum(float(row.square().sum()) for row in pulled)))
+    return float((torch.stack(pulled).sum(0) - total).norm()) / scale if scale else 0.0
+
+
 def _half(estimate: Estimate) -> float:
     low, high = estimate.interval()
     return (high - low) / 2
@@ -268,6 +264,12 @@ class _Maker:
         """Of the defect at a place."""
         squares = per_example(place.defect, self.examples, place.name).double().square().sum(1)
         return self.ratio(squares, place.sizes, self.floor(place))
+
+    def layer(self, here: Place, there: Place, row: Tensor, outputs: Tensor) -> LayerDefect:
+        """One row of the table: the defect that arose at a place, what has gathered there, and what it does to the output."""
+        squares = row.square().sum(0) / (1 if self.method == "exact" else len(row))
+        contribution = self.ratio(squares, outputs, self.floor(here) * _gain(row, here))
+        return LayerDefect(here.name, here.kind, here.words, self.size(here), self.size(there), contribution)
 
     def ratio(self, squares: Tensor, sizes: Tensor, bias: float) -> Estimate:
         """√(Σ squares / Σ sizes)."""
