@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("double")
 def test_flows_stay_above_the_isotonic_floor_and_controls_do_not() -> None:
     x, y = crossing.data("turned", 5, 0)
     assert torch.equal(y, -x)
-    settings = dict(target="turned", points=5, steps=60, seed=0)
+    settings = dict(target="turned", points=5, steps=30, seed=0)
     found = crossing.node_1d_no_crossing_isotonic(**settings)
     assert found["value"] >= 1 and found["floor"] == pytest.approx(x.square().mean().item())
     assert (found["outputs"].diff() > 0).all()

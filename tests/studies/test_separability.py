@@ -38,7 +38,7 @@ def test_the_ceiling_and_its_controls() -> None:
 
 
 def test_training_stays_at_the_floor_and_its_controls_do_not() -> None:
-    settings = dict(d=2, steps=250, seed=0)
+    settings = dict(d=2, steps=150, seed=0)
     assert separability.hyperplane_xor_training(**settings)["value"] == 0.75
     assert separability.hyperplane_xor_logistic(**settings)["value"].item() == pytest.approx(log(2), abs=1e-6)
     for control in separability.hyperplane_xor_logistic.controls.values():

@@ -59,10 +59,10 @@ def test_sampled_average_has_an_interval() -> None:
     covered = 0
     for seed in range(30):
         mean = symmetrise(lambda x: x[:, 0, :1] ** 2, actions.motions(2, shifts=0.0), draws=16, seed=seed)
-        found = mean.average(x, tol=0.05)
+        found = mean.average(x, tol=0.1)
         low, high = found.interval()
         covered += bool(low <= 12.5 <= high)
-        assert found.converged and not found.exact and float(high - low) < 0.1 * 12.5 * 1.1
+        assert found.converged and not found.exact and float(high - low) < 0.2 * 12.5 * 1.1
     assert covered >= 25  # of 30; with 95 % coverage fewer have a chance of 2 %
     short = mean.average(x, tol=1e-4, most=32)
     assert not short.converged and short.elements == 32
@@ -149,7 +149,7 @@ def test_split_of_a_sampled_group() -> None:
     """f = 1 + x₁² on the unit circle turned at random: mean 3/2, variance 1/8."""
     x = torch.nn.functional.normalize(draw(17, 100, 1, 2), dim=-1)
     rotations = actions.motions(2, shifts=0.0)
-    runs = [invariance_split(lambda x: 1 + x[:, 0, 0] ** 2, x, rotations, tol=0.01, seed=s) for s in range(20)]
+    runs = [invariance_split(lambda x: 1 + x[:, 0, 0] ** 2, x, rotations, tol=0.02, seed=s) for s in range(20)]
     truth = 0.125 / (2.25 + 0.125)
     assert sum(r.share.interval()[0] <= truth <= r.share.interval()[1] for r in runs) >= 15
     assert all(r.converged and not r.exact and r.elements % 16 == 0 for r in runs)
