@@ -54,7 +54,7 @@ def test_an_affine_function_fits_what_linear_programming_says() -> None:
     truth = sum(separable(x, list(y)) for y in product((-1, 1), repeat=6)) / 2**6
     assert 0.3 < truth < 0.8  # Cover 1965: 2 Σ_{k ≤ 2} C(5, k) / 2⁶ = 32/64
     assert truth == 0.5
-    found = random_labels(nn.Linear(2, 1, dtype=D), x, rate=0.5, steps=120, tol=0.01, max_draws=30)
+    found = random_labels(nn.Linear(2, 1, dtype=D), x, rate=0.5, steps=60, tol=0.01, max_draws=30)
     perfect = float((found.shares == 1).double().mean())
     assert abs(perfect - truth) < 3 * (truth * (1 - truth) / 30) ** 0.5
     assert not found.converged and len(found.shares) == 30 and "not converged" in repr(found)
@@ -70,10 +70,9 @@ def test_equal_inputs_cannot_have_different_labels() -> None:
 
 def test_memory_grows_with_width() -> None:
     x = normal(40, 3)
-    narrow, wide = (random_labels(network(3, width, 2), x, steps=120, rate=0.03, max_draws=10) for width in (1, 64))
-    assert narrow.interval[1] < wide.interval[0] and wide.fitted.value > 0.95
+    narrow, wide = (random_labels(network(3, width, 2), x, steps=200, rate=0.05) for width in (1, 64))
+    assert narrow.interval[1] < wide.interval[0] and wide.interval[0] >= 1 - 3 / 400
     assert (narrow.parameters, wide.parameters) == (3 + 1 + 4, 3 * 64 + 64 + 130)
-    assert 1 - 3 / 400 <= random_labels(network(3, 64, 2), x, steps=200, rate=0.05).interval[0]
 
 
 def test_only_the_chosen_parameters_learn() -> None:
@@ -102,7 +101,7 @@ def test_labels_at_every_position() -> None:
 
 def test_the_same_seed_gives_the_same_labels_and_another_seed_others() -> None:
     x = normal(20, 3)
-    first, again, other = (random_labels(network(3, 2, 2), x, steps=20, seed=s) for s in (0, 0, 1))
+    first, again, other = (random_labels(network(3, 2, 2), x, steps=10, max_draws=10, seed=s) for s in (0, 0, 1))
     assert torch.equal(first.shares, again.shares) and not torch.equal(first.shares, other.shares)
     assert repr(RandomLabels.from_dict(json.loads(json.dumps(first.to_dict())))) == repr(first)
 
@@ -133,12 +132,12 @@ def test_intervals_of_ranks_cover() -> None:
         model.weight.copy_(torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0, 0.5], dtype=D)))
     variances = torch.tensor([4.0, 1.0, 1.0, 1.0, 0.25], dtype=D)
     truth = float(variances.sum() ** 2 / variances.square().sum())
-    for seed in range(200):
+    for seed in range(100):
         rank = representation_ranks(model, normal(120, 5, seed=seed), seed=seed)[0].rank
         assert rank is not None
         low, high = rank.interval()
         hits += low <= truth <= high
-    assert 178 <= hits  # of 190 expected
+    assert 89 <= hits  # of 95 expected: fewer have a chance of 0.4 %, 89 or more with half the width one of 1e-6
 
 
 def test_few_inputs_do_not_converge_and_constants_have_no_rank() -> None:

@@ -106,7 +106,7 @@ def floor(width: int, depth: int) -> float:
 
 
 def test_no_training_crosses_the_floor_and_a_wrong_floor_is_crossed() -> None:
-    options = dict(seeds=8, steps=200, lr=0.03, last_layer="least squares")
+    options = dict(seeds=4, steps=150, lr=0.03, last_layer="least squares")
     found = fit_grid(relu, (X, Y), [2, 4], floor=floor, **options)
     assert found.crossed == [] and bool((found.best() >= found.floors).all())
     smooth = lambda width, depth: nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1)).double()  # noqa: E731
