@@ -235,8 +235,9 @@ def betti_falls_through_layers(
     Up to the last layer these networks are homeomorphisms onto their image, if the activation is: what falls are not the
     numbers of the image, which cannot, but those that a sample of it shows. They are read from the paths through each
     point's 14 nearest neighbours, as in the paper, and again from 28, a coarser look on which the verdict may depend.
-    Control: the same networks as they were drawn. Their numbers fall too, though less: ten random layers also
-    crowd a sample. With 28 neighbours they may fall by half, so that only the finer look tells training from chance.
+    Control: the same networks as they were drawn. Their numbers fall too, since ten random layers also crowd a sample; four
+    networks are few, and their mean may lie on either side of a half, with 28 neighbours mostly below. The figure of
+    the next claim compares the means of more networks, trained and untrained, layer by layer.
     """
     totals, accuracy = simplified(activation, neighbours, nets, steps * trained, seed, "layers.9")
     return {"value": (totals[:, -1] / totals[:, 0]).mean(), "totals": totals, "accuracy": accuracy}

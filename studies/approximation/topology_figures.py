@@ -73,9 +73,9 @@ def draw_images(ax: Any, rows: Rows) -> Columns:
 def draw_fall(ax: Any, rows: Rows) -> Columns:
     """Features of the discs that are left at each layer, of trained networks and of untrained ones.
 
-    Mean of components and loops against the layer. All curves begin at nine; those of trained networks fall to one or a
-    few, that of the rectifiers some layers before that of the hyperbolic tangents; those of untrained networks stay
-    above five.
+    Mean of components and loops against the layer. All curves begin at nine. That of trained rectifiers falls below half by
+    the middle of the network, that of trained hyperbolic tangents some layers later and less far; those of untrained
+    networks stay above both, and end between five and six.
     """
     columns: dict[str, Any] = {}
     first = rows[0].point
