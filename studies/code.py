@@ -116,13 +116,18 @@ def _dependencies(file: Path, package: str) -> set[Path]:
     found: set[Path] = set()
     waiting = [(file, package)]
     while waiting:
-        current, inside = waiting.pop()
-        for name in _imported(_parsed(current), inside):
-            target = _locate(name, file.parent)
-            if target and target[0] not in found and target[0] != file:
+        for target in _direct(*waiting.pop(), file.parent):
+            if target[0] not in found and target[0] != file:
                 found.add(target[0])
                 waiting.append(target)
     return found
+
+
+@cache
+def _direct(file: Path, package: str, folder: Path) -> list[tuple[Path, str]]:
+    """Files that a file imports itself, with their packages; ``folder`` holds a user's own."""
+    found = (_locate(name, folder) for name in _imported(_parsed(file), package))
+    return [target for target in found if target]
 
 
 def _imported(tree: ast.Module, package: str) -> list[str]:
