@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +16,7 @@ from lemmata.analysis.approximation.construction import hidden, network_of
 from lemmata.architectures import MLP, Law
 from lemmata.studies.approximation import depth, polynomials, regions
 from lemmata.studies.approximation.folds import cuts, zigzag
+from lemmata.studies.claim import Grid
 
 UNIT = Law("unit", lambda n, m: 1.0, lambda n, m: 1.0)
 AXES = [(1, 0, 0), (0, 1, 0), (1, 1, -1)]
@@ -217,7 +219,7 @@ CLAIMS = [
     polynomials.leshno_polynomial_rank_floor,
     regions.zaslavsky_shallow_regions,
     regions.montufar_deep_regions,
-    regions.linear_region_power,
+    replace(regions.linear_region_power, quick=Grid(weights=["constructed", "random"], depth=[2, 3, 4], seeds=12)),
 ]
 
 

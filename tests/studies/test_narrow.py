@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import cos, pi
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from lemmata.architectures import MLP
 from lemmata.studies.approximation import narrow
+from lemmata.studies.claim import Grid
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -78,9 +80,13 @@ def test_two_neurons_and_their_control() -> None:
     assert trial(target="waves", cells=8, seed=0, share=1 / 3)["value"] > 1
 
 
-@pytest.mark.parametrize(
-    "claim", [narrow.narrow_width_floor_construction, narrow.narrow_width_floor_two_neurons], ids=lambda claim: claim.id
-)
+CLAIMS = [
+    replace(narrow.narrow_width_floor_construction, quick=Grid(K=[4, 12, 36], seeds=1)),
+    narrow.narrow_width_floor_two_neurons,
+]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_verdicts_and_figures(claim) -> None:
     from matplotlib.figure import Figure
 

@@ -18,10 +18,14 @@ from lemmata.studies.approximation import sets
 pytestmark = pytest.mark.usefixtures("double")
 
 
-def test_collisions_are_real_and_one_more_number_prevents_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    learned = sets.learned  # a third of the steps, and once for the trial and for the encoder that judges it
-    shorter = cache(lambda size, latent, steps, seed: learned(size, latent, steps // 3, seed))
-    monkeypatch.setattr(sets, "learned", shorter)
+@pytest.fixture(autouse=True)
+def shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the steps, and once for the trial and for the encoder that judges it."""
+    learned = sets.learned
+    monkeypatch.setattr(sets, "learned", cache(lambda size, m, steps, seed: learned(size, m, steps // 3, seed)))
+
+
+def test_collisions_are_real_and_one_more_number_prevents_them() -> None:
     for phi in ("powers", "random", "trained"):
         found = sets.deepsets_latent_dimension(size=2, phi=phi, seed=0)
         encode = sets.encoder(phi, 2, 1, 0)
