@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import jacrev, vmap
 
 from lemmata.architectures import ContinuousFlow, HutchinsonFlow, NeuralODE
 from lemmata.architectures.continuous_flow import probes
@@ -87,10 +86,10 @@ def neural_ode_inverse_and_volume(
         draws = torch.Generator().manual_seed(seed)
         flow = ContinuousFlow(dimension, HIDDEN, solver, steps, activation, generator=draws)
         x = gaussian(draws, POINTS, dimension)
+        back = integrate(flow.field, x.requires_grad_(), 1.0, 0.0, solver, steps)
+        rows = [torch.autograd.grad(entry.sum(), x, retain_graph=True)[0] for entry in back.T]  # points do not meet
         with torch.no_grad():
-            change = flow.encode(x)[1]
-            back = partial(integrate, flow.field, start=1.0, end=0.0, solver=solver, steps=steps)
-            volume = torch.linalg.slogdet(vmap(jacrev(back))(x))[1]
+            change, volume = flow.encode(x)[1], torch.linalg.slogdet(torch.stack(rows, 1))[1]
         errors.append(float((change - volume).square().mean().sqrt()))
     return {"value": order(errors), "errors": np.array(errors)}
 
@@ -98,7 +97,7 @@ def neural_ode_inverse_and_volume(
 @claim(
     source=("chen2018neural", "hairer1993solving"),
     predicts=Equals(-5, within=0.1),
-    quick=Grid(dimension=DIMENSIONS, seeds=6),
+    quick=Grid(dimension=DIMENSIONS, seeds=5),
     full=Grid(dimension=[*DIMENSIONS, 16], seeds=20),
     controls={
         "a smooth field: rectifiers": dict(activation="relu"),
@@ -191,9 +190,13 @@ def estimates(dimension: int, count: int, law: str, seed: int, fresh: bool = Fal
 def one_step(flow: HutchinsonFlow, start: float, probe: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """One backward step of the solver from time `start`, for the state and the estimated integral."""
 
+    first, last = linear_maps(flow.field)
+    twice = (probe @ first.weight[:, : z.shape[1]].T) * (probe @ last.weight)  # e·J e = Σ of this × slopes of tanh
+
     def rate(t: float, state: Tensor) -> Tensor:
-        slopes = vmap(lambda one, e: e @ jacobian(flow.field, t, one) @ e)(state[:, :-1], probe)
-        return torch.cat([flow.field(t, state[:, :-1]), slopes[:, None]], 1)
+        time = torch.full_like(state[:, :1], t)
+        h = torch.tanh(first(torch.cat([state[:, :-1], time], 1)))
+        return torch.cat([last(h), ((1 - h.square()) * twice).sum(1, keepdim=True)], 1)
 
     end = integrate(rate, torch.cat([z, torch.zeros_like(z[:, :1])], 1), start, start - 1 / flow.steps, flow.solver, 1)
     return end[:, :-1], end[:, -1]
@@ -222,7 +225,7 @@ FRESH = "a probe held through the solve: a new one at each step"
 @claim(
     source=("grathwohl2019ffjord", "hutchinson1989stochastic"),
     predicts=Equals(1, within=0.05),
-    quick=Grid(dimension=[4, 12], probes=[5000], seeds=6),
+    quick=Grid(dimension=[4, 12], probes=[5000], seeds=7),
     full=Grid(dimension=[4, 12, 32], probes=[100_000], seeds=20),
     controls={
         "the symmetric part: the Jacobian itself": dict(symmetric=False),
@@ -254,7 +257,7 @@ def ffjord_trace(
 @claim(
     source=("grathwohl2019ffjord", "hutchinson1989stochastic"),
     predicts=Equals(1, within=0.02),
-    quick=Grid(dimension=[4, 12], probes=[5000], seeds=6),
+    quick=Grid(dimension=[4, 12], probes=[10_000], seeds=6),
     full=Grid(dimension=[4, 12, 32], probes=[100_000], seeds=20),
     controls={"entries of mean square one: uniform on ±1": dict(law="uniform")},
 )

@@ -72,4 +72,4 @@ def test_quarter_turns_are_exact_and_do_not_show() -> None:
     with numerics():
         found = sub_pixel.lie_derivative_lee_discrete(depth=1, seed=0)
         assert found["quarter turn"] < 1e-14 and found["group convolutions"] > 1e-3
-        assert sub_pixel.lie_derivative_lee_discrete(depth=1, seed=0, every=True)["value"] < 1e-12
+        assert sub_pixel.lie_derivative_lee_discrete(depth=1, seed=0, every=True)["value"] < 1e-10  # ε / step

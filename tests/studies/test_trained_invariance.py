@@ -6,13 +6,14 @@ import torch
 
 from lemmata.studies.claim import numerics
 from lemmata.studies.invariance import trained_invariance as study
+from lemmata.studies.invariance import trained_networks as networks
 
 
 def test_digits_lie_whole_on_a_blank_canvas() -> None:
     with numerics():
-        x, _ = study.canvas(held_out=False)
-        border = torch.ones(study.SIDE, study.SIDE, dtype=torch.bool)
-        border[study.MARGIN : -study.MARGIN, study.MARGIN : -study.MARGIN] = False
+        x, _ = networks.canvas(held_out=False)
+        border = torch.ones(networks.SIDE, networks.SIDE, dtype=torch.bool)
+        border[networks.MARGIN : -networks.MARGIN, networks.MARGIN : -networks.MARGIN] = False
         assert float(x[..., border].abs().max()) == 0 <= float(x.min())
 
 
@@ -20,18 +21,18 @@ def test_random_elements_are_what_they_say() -> None:
     """Shifts against rolls one by one; renamed graphs keep their spectra, reordered sets their elements."""
     with numerics():
         draws = torch.Generator().manual_seed(0)
-        x = torch.randn(6, 1, study.SIDE, study.SIDE)
+        x = torch.randn(6, 1, networks.SIDE, networks.SIDE)
         rolls = [x.roll((i, j), (-2, -1)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-        moved = study.shifted(x, draws)
+        moved = networks.shifted(x, draws)
         assert all(any(torch.equal(moved[k], roll[k]) for roll in rolls) for k in range(6))
         assert not torch.equal(moved, x)
         graphs = torch.triu((torch.rand(4, 6, 6) > 0.5).double(), 1)
         graphs = graphs + graphs.mT
-        other = study.renamed(graphs, draws)
+        other = networks.renamed(graphs, draws)
         assert torch.allclose(torch.linalg.eigvalsh(other), torch.linalg.eigvalsh(graphs), atol=1e-12)
         assert not torch.equal(other, graphs)
-        sets = study.pixels(x)
-        assert torch.equal(study.reordered(sets, draws)[..., 0].sort(1).values, sets[..., 0].sort(1).values)
+        sets = networks.pixels(x)
+        assert torch.equal(networks.reordered(sets, draws)[..., 0].sort(1).values, sets[..., 0].sort(1).values)
 
 
 def test_built_in_symmetries_are_exact_and_learned_ones_are_not() -> None:
