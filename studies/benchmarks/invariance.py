@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from lemmata.studies.benchmarks import isomorphism, lie
+from lemmata.studies.benchmarks import isomorphism, lie, orbits
 from lemmata.studies.benchmarks.table import Row
 from lemmata.studies.benchmarks.timing import options, run
 
 #: Device and most rounds to the rows of one piece of work.
 PARTS: dict[str, Callable[[str, int], Iterator[Row]]] = {
     "lie": lie.rows,
+    "orbits": orbits.rows,
     "wl": isomorphism.rows,
 }
 
