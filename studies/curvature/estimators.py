@@ -221,7 +221,7 @@ def plain_half_width(estimator: str, operator: la.Operator, products: int, seed:
 @claim(
     source=("student1908probable", "meyer2021hutchpp"),
     predicts=AtMost(1.5, of="mean"),
-    quick=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[40], seeds=8),
+    quick=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[40], seeds=12),
     full=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[150], seeds=12),
     controls={
         "the length that coverage asks for: twice as long": dict(stretch=2.0),
