@@ -312,7 +312,7 @@ def lie_derivative_lee_layers(generator: str, activation: str, seed: int, norm: 
 @claim(
     source=("gruver2023lie", "cohen2016group"),
     predicts=AtLeast(0.25, of="mean"),
-    quick=Grid(depth=[1, 2], seeds=60),
+    quick=Grid(depth=[1, 2], seeds=90),
     full=Grid(depth=[1, 2, 4], seeds=200),
     controls={"quarter turns alone: invariant to every turn": dict(every=True)},
 )
@@ -335,8 +335,9 @@ def lie_derivative_lee_discrete(depth: int, seed: int, every: bool = False) -> d
     model = nn.Sequential(Mean(), net) if every else net
     with torch.no_grad():
         sizes = [float(la.lie_difference(one, x, "rotation", 1e-4).norm()) for one in (model, plain)]
-        spread = [float((one(x) - one(x).mean(0)).norm()) for one in (net, plain)]
-        turned = relative(net(x.rot90(1, (-2, -1))), net(x))
+        outputs = [net(x), plain(x)]
+        turned = relative(net(x.rot90(1, (-2, -1))), outputs[0])
+    spread = [float((y - y.mean(0)).norm()) for y in outputs]
     own, others = (size / width for size, width in zip(sizes, spread, strict=True))
     return {"value": own / others, "quarter turn": turned, "group convolutions": own, "ordinary ones": others}
 
