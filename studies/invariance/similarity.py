@@ -155,7 +155,7 @@ def mean_index(index: str, width: int, examples: int, draws: int, seed: int, com
 @claim(
     source=("kornblith2019similarity", "song2012feature"),
     predicts=Equals("width / (width + examples)", within=0.02),
-    quick=Grid(width=[10, 30, 60], examples=[20], draws=[50], seeds=6),
+    quick=Grid(width=[10, 30, 60], examples=[20], draws=[200], seeds=10),
     full=Grid(width=[10, 30, 60, 200], examples=[20, 100], draws=[200], seeds=20),
     controls={
         "the usual estimate: the unbiased one": dict(index="unbiased CKA"),
@@ -179,7 +179,7 @@ def cka_cca_invariances_bias(
 @claim(
     source="song2012feature",
     predicts=Equals(0, within=0.03),
-    quick=Grid(width=[10, 30, 60], examples=[20], draws=[150], seeds=6),
+    quick=Grid(width=[10, 30, 60], examples=[20], draws=[300], seeds=12),
     full=Grid(width=[10, 30, 60, 200], examples=[20, 100], draws=[200], seeds=20),
     controls={
         "unbiased estimates: the usual ones": dict(index="CKA"),
