@@ -56,6 +56,7 @@ def test_no_claim_is_published_without_its_power(studies: list[Judged]) -> None:
                 ), result.claim.id
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.metadata.version(name) != PINNED[name] for name in ("matplotlib", "typst")),
     reason="other versions of matplotlib or typst draw other bytes; install with -c constraints.txt",

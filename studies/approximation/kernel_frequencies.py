@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 import lemmata.analysis as la
-from lemmata.analysis.gradient_flow.duals import dual
 from lemmata.studies.claim import Equals, Grid, Scales, claim, script
 from lemmata.studies.data import gaussian
 
@@ -52,11 +51,9 @@ class FirstLayer(nn.Module):
 
 
 def eigenvalue(k: int, points: int) -> float:
-    r"""Of the infinitely wide network's kernel $2 (1 + x dot x') EE phi' phi'$ at frequency k, on the points."""
-    modes = la.circle_modes(points, k)
-    one, cross = torch.ones(1, dtype=torch.float64, device="cpu"), modes.points @ modes.points.T
-    wave = modes.basis[:, -1] / points
-    return float(wave @ (2 * (1 + cross) * dual(torch.relu, (0.0,)).slope(one, one, cross)) @ wave)
+    r"""Of the infinitely wide network's kernel at frequency k: the mean of $(1 + cos θ)(1 - θ / π) cos k θ$ over the points."""
+    angle = np.abs(2 * np.pi * np.arange(points) / points - np.pi)  # from the point opposite
+    return float(np.mean((1 - np.cos(angle)) * (angle / np.pi) * np.cos(k * (np.pi - angle))))
 
 
 def draw_spectrum(ax: Any, rows: Rows) -> Columns:
