@@ -97,7 +97,9 @@ def closure(representations: Mapping[str, Mapping[Any, Tensor]], faithful: Seque
     """
     sizes = {r: len(next(iter(d.values()))) for r, d in representations.items()}
     draws = torch.Generator().manual_seed(0)
-    forms = {r: torch.randn(_PRINTS, d * d, generator=draws, dtype=torch.float64, device="cpu") / d for r, d in sizes.items()}
+    forms = {
+        r: torch.randn(_PRINTS, d * d, generator=draws, dtype=torch.float64, device="cpu") / d for r, d in sizes.items()
+    }
     followers = [r for r in representations if r not in faithful]
 
     def mark(element: Mapping[str, Tensor], chosen: Sequence[str]) -> Array:
@@ -127,7 +129,9 @@ def closure(representations: Mapping[str, Mapping[Any, Tensor]], faithful: Seque
                 for r, matrix in image.items():
                     traces[r].append(float(matrix.trace()))
         frontier = following
-    return Closure(len(shadows), {r: torch.tensor(values, dtype=torch.float64, device="cpu") for r, values in traces.items()})
+    return Closure(
+        len(shadows), {r: torch.tensor(values, dtype=torch.float64, device="cpu") for r, values in traces.items()}
+    )
 
 
 def _two_matrices(name: str, longer: tuple[Any, ...], word: tuple[Any, ...]) -> OperandError:

@@ -63,7 +63,9 @@ def test_too_few_neighbours_tear_and_too_many_close() -> None:
     x, label = rings()
     ring = x[label == 1]
     identity = nn.Sequential(nn.Identity())
-    torn, right, closed = (betti_through_layers(identity, ring, neighbours=k, landmarks=100)["0"][0] for k in (1, 14, 200))
+    torn, right, closed = (
+        betti_through_layers(identity, ring, neighbours=k, landmarks=100)["0"][0] for k in (1, 14, 200)
+    )
     assert torn.numbers[0] > 20
     assert right.numbers == (1, 1) and right.converged and right.plateau[1] == 4.5
     assert closed.numbers == (1, 0)
