@@ -62,19 +62,8 @@ def permutations(n: int, axis: int = 1, outputs: Any = "invariant") -> Action:
     """
     checked_count("n", n)
     on_inputs = on_every(partial(_along, axis))
-    return Action(
-        f"orders of {n} elements, S{n}",
-        factorial(n),
-        tuple(range(n)),
-        lambda: all_orders(range(n)),
-        partial(_shuffled, n),
-        lambda g, h: tuple(g[i] for i in h),
-        inverted,
-        on_inputs,
-        outputs_of(outputs, on_inputs),
-        lambda shape: _by_axes(shape, n, reordered),
-        lambda inputs: _has_axis(f"S{n}", inputs, n, axis),
-    )
+    name = f"orders of {n} elements, S{n}"
+    return _symmetric(name, n, on_inputs, outputs, lambda inputs: _has_axis(f"S{n}", inputs, n, axis))
 
 
 def relabellings(n: int, outputs: Any = "invariant") -> Action:
@@ -108,8 +97,15 @@ def relabellings(n: int, outputs: Any = "invariant") -> Action:
         for graph in graphs:
             _check_graph(graph, n)
 
+    return _symmetric(f"names of {n} nodes, S{n}", n, on_inputs, outputs, check)
+
+
+def _symmetric(
+    name: str, n: int, on_inputs: Callable[[Any, Any], Any], outputs: Any, check: Callable[[Any], None]
+) -> Action:
+    """S_n, however it acts on the inputs."""
     return Action(
-        f"names of {n} nodes, S{n}",
+        name,
         factorial(n),
         tuple(range(n)),
         lambda: all_orders(range(n)),
