@@ -104,7 +104,7 @@ def draw_coverage(ax: Any, rows: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
 @claim(
     source=("student1908probable", "hutchinson1989stochastic"),
     predicts=Equals(0.955, within="0.025 + (40 * runs) ** -0.5", of="mean"),
-    quick=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[60], seeds=40),
+    quick=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[45], seeds=40),
     full=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[250], seeds=40),
     controls={"the whole interval: half as long": dict(shrink=2.0)},
     figures=(draw_coverage,),
@@ -221,7 +221,7 @@ def plain_half_width(estimator: str, operator: la.Operator, products: int, seed:
 @claim(
     source=("student1908probable", "meyer2021hutchpp"),
     predicts=AtMost(1.5, of="mean"),
-    quick=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[40], seeds=12),
+    quick=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[30], seeds=9),
     full=Grid(estimator=["trace", "norm"], matrix=MATRICES, runs=[150], seeds=12),
     controls={
         "the length that coverage asks for: twice as long": dict(stretch=2.0),

@@ -200,10 +200,8 @@ def marchenko_pastur_random_layer_edges(
     return float(np.abs(np.stack(extremes) - edges).max(-1).mean())
 
 
-def spiked(
-    theta: float, gamma: float, inputs: int, seed: int, covariance: str, weights: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Top eigenvalue and eigenvector for rows of covariance I + θvvᵀ, and v, uniform on the sphere."""
+def spiked(theta: float, gamma: float, inputs: int, seed: int, covariance: str, weights: str) -> tuple[Tensor, Tensor]:
+    """The sample covariance of rows of covariance I + θvvᵀ, and v, uniform on the sphere."""
     draws, outputs = torch.Generator().manual_seed(seed), round(inputs / gamma)
     v = gaussian(draws, inputs)
     v = v / v.norm()
@@ -215,8 +213,7 @@ def spiked(
         weight = weight * (1 + theta / inputs) ** 0.5
     else:
         weight = weight + ((1 + theta) ** 0.5 - 1) * torch.outer(weight @ v, v)
-    values, vectors = torch.linalg.eigh(weight.T @ weight / outputs)
-    return values[-1], vectors[:, -1], v
+    return weight.T @ weight / outputs, v
 
 
 def _against_theta(ax: Any, rows: Rows, law: Any, label: str) -> dict[str, Sequence[float]]:
@@ -295,7 +292,8 @@ def bbp_transition_location(
     Controls: the variance $theta$ spread evenly over all directions makes no outlier, and without a fourth moment there
     are outliers that no spike has made.
     """
-    return spiked(theta, gamma, inputs, seed, covariance, weights)[0].item()
+    found, _ = spiked(theta, gamma, inputs, seed, covariance, weights)
+    return torch.linalg.eigvalsh(found)[-1].item()
 
 
 @claim(
@@ -314,8 +312,8 @@ def bbp_transition_overlap(
     which is zero for $theta <= sqrt(gamma)$ @paul2007asymptotics: such a direction cannot be found by principal
     components however many examples there are, as long as their number is in proportion to the dimension.
     """
-    _, top, v = spiked(theta, gamma, inputs, seed, covariance, weights)
-    return (top @ v).square().item()
+    found, v = spiked(theta, gamma, inputs, seed, covariance, weights)
+    return (torch.linalg.eigh(found)[1][:, -1] @ v).square().item()
 
 
 if __name__ == "__main__":
