@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from ..errors import ArgumentError, CapacityError, OperandError
 
@@ -129,6 +129,9 @@ class Action:
             (tensor([1.]), tensor([-1.]))
 
         """
+        if not places or not all(isinstance(i, int) and i >= 0 for i in places):
+            remedy = "Count the items of the tuple from 0, as in .at(1)."
+            raise ArgumentError("places", "whole numbers from 0 on, at least one", str(places), remedy)
 
         def part(move: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             def moved(g: Any, item: Any) -> Any:
@@ -151,6 +154,8 @@ class Action:
     def matrix(self, g: Any, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
         """ρ(g) on single tensors of a shape, as a matrix (d, d) with d their number of entries: column i is ρ(g) eᵢ.
 
+        Errors: ``OperandError`` for an action that moves zero, such as a translation of points: it has no matrix.
+
         Example:
             >>> from lemmata.analysis.invariance import actions
             >>> actions.permutations(2).matrix((1, 0), (2, 1)).tolist()
@@ -158,6 +163,9 @@ class Action:
 
         """
         units = torch.eye(torch.Size(shape).numel(), dtype=dtype, device="cpu").unflatten(1, tuple(shape))
+        if bool(self.on_inputs(g, torch.zeros_like(units)).any()):
+            given, remedy = f"one that moves zero, at {self.show(g)}", "Leave out translations: motions(…, shifts=0.0)."
+            raise OperandError(self.name, "a linear action", given, remedy)
         return self.on_inputs(g, units).flatten(1).T
 
 
@@ -195,9 +203,10 @@ def finite(
     outputs: Any = "invariant",
     features: Callable[[Sequence[int]], list[tuple[str, Move]]] = nowhere,
 ) -> Action:
-    """A finite group of which only the elements and what they do are known: the first must be the identity, or some other.
+    """A finite group of which only the elements and what they do are known, the identity first.
 
-    That products of elements are elements, :func:`~lemmata.analysis.invariance.actions.homomorphism` checks by what they do.
+    That it is first, and that products of elements are elements, :func:`~lemmata.analysis.invariance.actions.homomorphism`
+    checks by what they do.
 
     Example:
         >>> flip = finite("mirror", (False, True), lambda g, x: x.flip(-1) if g else x)
@@ -214,7 +223,7 @@ def finite(
 
 
 def distance(a: Any, b: Any) -> float:
-    """‖a − b‖ / ‖b‖ over all tensors of two nestings, in float64; infinite if their shapes differ.
+    """‖a − b‖ / ‖b‖ over all tensors of two nestings, in float64; infinite if their shapes differ, ‖a‖ if b is zero.
 
     Example:
         >>> distance((torch.tensor([3.0]), torch.tensor([4.0])), (torch.tensor([3.0]), torch.tensor([0.0])))
@@ -224,9 +233,35 @@ def distance(a: Any, b: Any) -> float:
     ours, theirs = ([t for t in tree_flatten(item)[0] if isinstance(t, Tensor)] for item in (a, b))
     if [t.shape for t in ours] != [t.shape for t in theirs]:
         return inf
-    gap = sqrt(sum(float((x.double() - y.double()).square().sum()) for x, y in zip(ours, theirs, strict=True)))
-    scale = sqrt(sum(float(y.double().square().sum()) for y in theirs))
-    return gap / scale if scale else gap
+    unit = max((float(y.double().abs().max()) for y in theirs if y.numel()), default=0.0) or 1.0
+    # In units of the largest entry, whose square neither overflows nor vanishes.
+    apart = sum(float(((x.double() - y.double()) / unit).square().sum()) for x, y in zip(ours, theirs, strict=True))
+    size = sum(float((y.double() / unit).square().sum()) for y in theirs)
+    return sqrt(apart / size) if size else sqrt(apart)
+
+
+def described(item: Any) -> str:
+    """The shape and dtype of a tensor, else the type, for messages.
+
+    Example:
+        >>> described(torch.ones(2, dtype=torch.bool)), described(None)
+        ('(2,), torch.bool', 'NoneType')
+
+    """
+    return f"{tuple(item.shape)}, {item.dtype}" if isinstance(item, Tensor) else type(item).__name__
+
+
+def check_real(name: str, inputs: Any) -> None:
+    """Raise unless all tensors are floating-point numbers.
+
+    Example:
+        >>> check_real("signs", torch.ones(2))
+
+    """
+    for x in tree_leaves(inputs):
+        if isinstance(x, Tensor) and not x.is_floating_point():
+            remedy = "Cast them with .float(), or .at(place) for one item of a tuple."
+            raise OperandError(name, "floating-point inputs", described(x), remedy)
 
 
 def on_every(move: Move) -> Callable[[Any, Any], Any]:

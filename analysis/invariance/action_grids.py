@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from math import cos, pi, sin
+from math import cos, isqrt, pi, sin
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ..errors import ArgumentError, OperandError
-from .action import Action, Move, drawn_from, invariant, on_every, outputs_of
+from .action import Action, Move, check_real, drawn_from, invariant, on_every, outputs_of
 
 #: ``(g, map, ratio) → map``: an element acting on a map whose grid is ``ratio`` times coarser than the image's.
 MapMove = Callable[[Any, Tensor, tuple[float, ...]], Tensor]
@@ -48,7 +48,7 @@ def translations(
         raise ArgumentError("padding", "'circular' or 'zeros'", repr(padding), "Choose one of them.")
     if padding == "circular" and reach is not None:
         raise ArgumentError("reach", "None on the torus", str(reach), "Pass padding='zeros' for a window of shifts.")
-    if padding == "zeros" and (reach is None or not 0 < 2 * reach < min(sides)):
+    if padding == "zeros" and (not isinstance(reach, int) or not 0 < 2 * reach < min(sides)):
         remedy = "Pass reach=1, and images with as many zeros around."
         raise ArgumentError("reach", "a whole number below half a side", str(reach), remedy)
     torus = padding == "circular"
@@ -85,10 +85,11 @@ def _shifted(t: Sequence[int], x: Tensor, ratio: Sequence[float], torus: bool) -
         elif float(by).is_integer():
             x = x.roll(int(by), axis)
         else:
-            n = x.shape[axis]
+            n, precise = x.shape[axis], x if x.dtype in (torch.float32, torch.float64) else x.float()
             wide = [1] * (-axis)
-            phase = torch.fft.rfftfreq(n, device=x.device, dtype=x.dtype).view(-1, *wide[1:])
-            x = torch.fft.irfft(torch.fft.rfft(x, dim=axis) * torch.exp(-2j * pi * by * phase), n=n, dim=axis)
+            phase = torch.fft.rfftfreq(n, device=x.device, dtype=precise.dtype).view(-1, *wide[1:])
+            spectrum = torch.fft.rfft(precise, dim=axis) * torch.exp(-2j * pi * by * phase)
+            x = torch.fft.irfft(spectrum, n=n, dim=axis).to(x.dtype)
     return x
 
 
@@ -132,6 +133,8 @@ def rotations(order: int, reflections: bool = False, outputs: Any = "invariant")
         found: list[tuple[str, Move]] = [("invariant", invariant)]
         if side:
             found = layouts(shape, (side, side), lambda g, x, _: turn(g, x))
+        for n in _squares(shape[1]) if len(shape) == 2 else []:
+            found.append((f"flattened map of {n}×{n}", partial(_as_rows, lambda g, x, _: turn(g, x), (n, n), None)))
         for axis in (-3, -1):  # the axis of group elements: |G|, or that of the group with reflections too
             if len(shape) > -axis and shape[axis] in {len(elements), 2 * order} and (axis == -1 or side):
                 poses = [(s, m) for s in range(shape[axis] // order) for m in range(order)]
@@ -151,7 +154,7 @@ def rotations(order: int, reflections: bool = False, outputs: Any = "invariant")
         on_inputs,
         outputs_of(outputs, on_inputs),
         features,
-        _is_square,
+        partial(_is_square, 4 % order > 0),
         lambda g: 4 * g[1] % order == 0,
         lambda g: ("mirrored, " if g[0] else "") + f"{360 * g[1] / order:g}°",
     )
@@ -189,20 +192,27 @@ def layouts(shape: Sequence[int], sides: Sequence[int], move: MapMove) -> list[t
         >>> [name for name, _ in layouts((5, 32), (4, 4), lambda g, x, ratio: x)]
         ['invariant', 'flattened map', 'flattened map, 2 times coarser']
 
+        Of three axes, the last two may be a grid, or hold a token for each position:
+
+        >>> [name for name, _ in layouts((5, 16, 8), (8, 8), lambda g, x, ratio: x)]
+        ['map, 0.5×1 times coarser', 'tokens, 2 times coarser']
+
     """
     k, found = len(sides), list[tuple[str, Move]]()
     end = tuple(shape[-k:])
     if len(shape) > k and all(_whole(n, m) for n, m in zip(sides, end, strict=True)) and max(end) > 1:
         ratio = tuple(n / m for n, m in zip(sides, end, strict=True))
-        return [(f"map{_coarser(ratio)}", lambda g, x: move(g, x, ratio))]
-    if len(shape) == 2 or (len(shape) > k and max(end) == 1):
+        found.append((f"map{_coarser(ratio)}", lambda g, x: move(g, x, ratio)))
+        if len(shape) > 3:
+            return found
+    if len(shape) <= 2 or max(end) == 1:
         found.append(("invariant", invariant))
     for r in _ratios(sides):
         grid = tuple(n // r for n in sides)
         cells, ratio = torch.Size(grid).numel(), (float(r),) * k
         if len(shape) == 3 and shape[1] == cells:
             found.append((f"tokens{_coarser(ratio)}", partial(_as_tokens, move, grid, ratio)))
-        if len(shape) == 2 and shape[1] % cells == 0:
+        if len(shape) == 2 and shape[1] % cells == 0 and (k > 1 or shape[1] > cells):  # else it is a map
             found.append((f"flattened map{_coarser(ratio)}", partial(_as_rows, move, grid, ratio)))
     return found
 
@@ -230,6 +240,11 @@ def _coarser(ratio: Sequence[float]) -> str:
     return f", {'×'.join(f'{r:g}' for r in dict.fromkeys(ratio))} times coarser"
 
 
+def _squares(entries: int) -> list[int]:
+    """The sides of the square grids, of two positions at least, whose sizes divide a number of entries."""
+    return [n for n in range(2, isqrt(entries) + 1) if entries % n**2 == 0]
+
+
 def _square_side(shape: Sequence[int]) -> int:
     """The side of the square grid that a shape may hold, 0 if none."""
     if len(shape) > 2 and shape[-1] == shape[-2] > 1:
@@ -251,7 +266,9 @@ def _fits(inputs: Any, sides: Sequence[int], reach: int) -> None:
                     raise OperandError("translations", f"a border of {reach} zeros", "other numbers there", remedy)
 
 
-def _is_square(inputs: Any) -> None:
+def _is_square(interpolated: bool, inputs: Any) -> None:
+    if interpolated:
+        check_real("rotations between quarter turns", inputs)
     for x in tree_leaves(inputs):
         if isinstance(x, Tensor) and (x.ndim < 2 or x.shape[-1] != x.shape[-2]):
             remedy = "Crop or pad to a square, or .at(place) for one item of a tuple."

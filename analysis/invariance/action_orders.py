@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 from itertools import permutations as all_orders
 from math import factorial
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ..errors import ArgumentError, OperandError
-from .action import Action, Move, drawn_from, invariant, on_every, outputs_of
+from .action import Action, Move, described, drawn_from, invariant, on_every, outputs_of
 
 Order = tuple[int, ...]
 
@@ -63,7 +64,7 @@ def permutations(n: int, axis: int = 1, outputs: Any = "invariant") -> Action:
     checked_count("n", n)
     on_inputs = on_every(partial(_along, axis))
     name = f"orders of {n} elements, S{n}"
-    return _symmetric(name, n, on_inputs, outputs, lambda inputs: _has_axis(f"S{n}", inputs, n, axis))
+    return _symmetric(name, n, on_inputs, outputs, lambda inputs: _has_axis(f"S{n}", inputs, n, axis), first=1)
 
 
 def relabellings(n: int, outputs: Any = "invariant") -> Action:
@@ -90,20 +91,20 @@ def relabellings(n: int, outputs: Any = "invariant") -> Action:
         return (reordered(g, item[0], -2), *(_renamed(g, graph) for graph in item[1:]))
 
     def check(inputs: Any) -> None:
-        nodes, *graphs = inputs if isinstance(inputs, tuple | list) else (inputs,)
-        if nodes.ndim < 2 or nodes.shape[-2] != n:
-            remedy = "Pass n=x.shape[-2]."
-            raise OperandError(f"relabellings of {n} nodes", f"features (…, {n}, d)", str(tuple(nodes.shape)), remedy)
+        nodes, *graphs = inputs if isinstance(inputs, tuple | list) and inputs else (inputs,)
+        if not isinstance(nodes, Tensor) or nodes.ndim < 2 or nodes.shape[-2] != n:
+            given, remedy = described(nodes), "Pass n=x.shape[-2], and the features as the first item."
+            raise OperandError(f"relabellings of {n} nodes", f"features (…, {n}, d)", given, remedy)
         for graph in graphs:
             _check_graph(graph, n)
 
-    return _symmetric(f"names of {n} nodes, S{n}", n, on_inputs, outputs, check)
+    return _symmetric(f"names of {n} nodes, S{n}", n, on_inputs, outputs, check, first=0)
 
 
 def _symmetric(
-    name: str, n: int, on_inputs: Callable[[Any, Any], Any], outputs: Any, check: Callable[[Any], None]
+    name: str, n: int, on_inputs: Callable[[Any, Any], Any], outputs: Any, check: Callable[[Any], None], first: int
 ) -> Action:
-    """S_n, however it acts on the inputs."""
+    """S_n, however it acts on the inputs; of feature maps it may move axes from ``first`` on."""
     return Action(
         name,
         factorial(n),
@@ -114,7 +115,7 @@ def _symmetric(
         inverted,
         on_inputs,
         outputs_of(outputs, on_inputs),
-        lambda shape: _by_axes(shape, n, reordered),
+        lambda shape: _by_axes(shape, n, reordered, first),
         check,
     )
 
@@ -125,8 +126,11 @@ def _renamed(g: Order, graph: Tensor) -> Tensor:
     return torch.tensor(g, device=graph.device, dtype=graph.dtype)[graph]
 
 
-def _check_graph(graph: Tensor, n: int) -> None:
+def _check_graph(graph: Any, n: int) -> None:
     name = f"relabellings of {n} nodes"
+    if not isinstance(graph, Tensor) or not (graph.is_floating_point() or graph.dtype in (torch.int64, torch.int32)):
+        remedy = "Give an adjacency as floating-point numbers; leave out what is no graph."
+        raise OperandError(name, "adjacencies of floats or lists of edges of integers", described(graph), remedy)
     if graph.is_floating_point():
         if tuple(graph.shape[-2:]) != (n, n):
             remedy = "Pass the adjacency of all nodes, isolated ones too."
@@ -191,6 +195,7 @@ def reversal(axis: int = 1, outputs: Any = "invariant") -> Action:
             ("invariant", invariant),
             *((f"axis {a}", lambda g, x, a=a: x.flip(a) if g else x) for a in range(1, len(shape))),
         ],
+        lambda inputs: _has_axis("reversal", inputs, None, axis),
         show=lambda g: "backwards" if g else "forwards",
     )
 
@@ -216,13 +221,16 @@ def _shuffled(n: int, generator: torch.Generator) -> Order:
     return tuple(torch.randperm(n, generator=generator, device="cpu").tolist())
 
 
-def _by_axes(shape: Sequence[int], n: int, move: Callable[..., Tensor]) -> list[tuple[str, Move]]:
-    """Invariant, or moved along any one axis of length n, or along all of them (a matrix of pairs)."""
-    axes = [a for a in range(1, len(shape)) if shape[a] == n]
+def _by_axes(shape: Sequence[int], n: int, move: Callable[..., Tensor], first: int = 1) -> list[tuple[str, Move]]:
+    """Invariant, or moved along one axis of length n, the ``first`` or a later one, or along some (as a matrix of pairs)."""
+    axes = [a for a in range(first, len(shape)) if shape[a] == n]
     found: list[tuple[str, Move]] = [] if axes and len(shape) > 2 else [("invariant", invariant)]
     found += [(f"axis {a}", partial(_moved, move, (a,))) for a in axes]
-    if len(axes) > 1:
-        found.append(("pairs", partial(_moved, move, tuple(axes))))
+    for count in range(2, len(axes) + 1):
+        found += [
+            ("pairs" if some == tuple(axes) else f"axes {some}", partial(_moved, move, some))
+            for some in combinations(axes, count)
+        ]
     if len(shape) == 2 and shape[1] > n and shape[1] % n == 0:
         found += [
             ("flattened, axis 1", partial(_unflattened, move, 1, n)),
@@ -239,8 +247,10 @@ def _moved(move: Callable[..., Tensor], axes: tuple[int, ...], g: Any, x: Tensor
     return move(g, x, *axes)
 
 
-def _has_axis(name: str, inputs: Any, n: int, axis: int) -> None:
+def _has_axis(name: str, inputs: Any, n: int | None, axis: int) -> None:
+    """Raise unless all tensors have the axis, and n entries along it if n is known."""
     for x in tree_leaves(inputs):
-        if isinstance(x, Tensor) and not (-x.ndim <= axis < x.ndim and x.shape[axis] == n):
-            remedy = "Pass n=x.shape[axis] and its axis, or .at(place) for one item of a tuple."
-            raise OperandError(name, f"{n} entries on axis {axis}", str(tuple(x.shape)), remedy)
+        if isinstance(x, Tensor) and not (-x.ndim <= axis < x.ndim and x.shape[axis] == (n or x.shape[axis])):
+            expected = f"{n} entries on axis {axis}" if n else f"an axis {axis}"
+            remedy = f"Pass {'n=x.shape[axis] and ' * bool(n)}its axis, or .at(place) for one item of a tuple."
+            raise OperandError(name, expected, str(tuple(x.shape)), remedy)

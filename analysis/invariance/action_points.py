@@ -3,6 +3,7 @@ r"""Motions of points in space, SO(d), O(d) and E(d), and scaling: continuous gr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import inf, log
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ..errors import ArgumentError, OperandError
-from .action import Action, Move, drawn_from, invariant, on_every, outputs_of
+from .action import Action, Move, check_real, drawn_from, invariant, on_every, outputs_of
 
 
 def haar(dim: int, generator: torch.Generator, reflections: bool) -> Tensor:
@@ -55,8 +56,10 @@ def motions(dim: int, reflections: bool = True, shifts: float = 1.0, outputs: An
     """
     if not isinstance(dim, int) or dim < 1:
         raise ArgumentError("dim", "a whole number above 0", str(dim), "Pass x.shape[-1].")
-    if not shifts >= 0:
-        raise ArgumentError("shifts", "a size of at least 0", str(shifts), "Pass shifts=0.0 for rotations alone.")
+    if not 0 <= shifts < inf:
+        raise ArgumentError(
+            "shifts", "a finite size of at least 0", str(shifts), "Pass shifts=0.0 for rotations alone."
+        )
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         Q = haar(dim, generator, reflections)
@@ -70,7 +73,7 @@ def motions(dim: int, reflections: bool = True, shifts: float = 1.0, outputs: An
 
     def features(shape: Sequence[int]) -> list[tuple[str, Move]]:
         found: list[tuple[str, Move]] = [("invariant", invariant)]
-        return [*found, ("points", move), ("vectors", turn)] if shape[-1] == dim else found
+        return [*found, ("points", move), ("vectors", turn)] if tuple(shape[-1:]) == (dim,) else found
 
     def check(inputs: Any) -> None:
         for x in tree_leaves(inputs):
@@ -132,11 +135,19 @@ def scalings(degree: float = 1.0, span: float = 4.0) -> Action:
         draw,
         lambda g, h: g * h,
         lambda g: 1 / g,
-        on_every(lambda g, x: g * x),
-        on_every(lambda g, y: g**degree * y),
-        lambda shape: [("invariant", invariant), ("homogeneous", lambda g, x: g * x)],
+        on_every(partial(_scaled, 1.0)),
+        on_every(partial(_scaled, degree)),
+        lambda shape: [
+            ("invariant", invariant),
+            *((f"degree {k:g}", partial(_scaled, k)) for k in {1.0, degree} - {0}),
+        ],
+        lambda inputs: check_real("scalings", inputs),
         show=lambda g: f"factor {g:.3g}",
     )
+
+
+def _scaled(degree: float, g: float, x: Tensor) -> Tensor:
+    return g**degree * x
 
 
 def signs(outputs: Any = "same") -> Action:
@@ -159,5 +170,6 @@ def signs(outputs: Any = "same") -> Action:
         on_inputs,
         outputs_of(outputs, on_inputs),
         lambda shape: [("even", invariant), ("odd", lambda g, x: g * x)],
+        lambda inputs: check_real("signs", inputs),
         show=lambda g: f"{g:+d}",
     )

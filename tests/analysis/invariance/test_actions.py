@@ -156,6 +156,82 @@ def test_a_known_symmetry_of_elements_alone():
     assert actions.homomorphism(whole, noise(1, 1, 3, 3)) == 0
 
 
+def test_a_projection_is_no_group():
+    """It satisfies ρ(g)ρ(h) = ρ(gh) with its only element."""
+    blur = actions.finite("blur", (0,), lambda g, x: x.mean(-1, keepdim=True).expand_as(x))
+    with pytest.raises(OperandError, match=r"blur on inputs: expected ρ\(e\) = 1.*identity first"):
+        actions.homomorphism(blur, noise(2, 4))
+    backwards = actions.finite("mirror", (True, False), lambda g, x: x.flip(-1) if g else x)
+    with pytest.raises(OperandError, match="identity first"):
+        actions.homomorphism(backwards, noise(2, 4))
+
+
+def test_symmetric_inputs_leave_the_product_to_the_outputs():
+    """On a palindrome both elements do the same, on the outputs they do not."""
+    mirror = actions.finite("mirror", (False, True), lambda g, x: x.flip(-1) if g else x, "same")
+    palindrome = torch.tensor([[1.0, 2, 2, 1]], dtype=torch.float64)
+    assert actions.homomorphism(mirror, palindrome, noise(1, 4)) == 0
+    thrice = actions.finite("mirror", (False, True), lambda g, x: x.flip(-1) if g else x, lambda g, y: (1 + g) * y)
+    with pytest.raises(OperandError, match="mirror on outputs"):
+        actions.homomorphism(thrice, palindrome, noise(1, 4))
+
+
+def test_the_exact_part_of_a_fine_group_is_checked_whole():
+    """Four of 240 rotations are exact: random pairs would meet none of them."""
+    from dataclasses import replace
+
+    wrong = replace(
+        actions.rotations(240), compose=lambda g, h: (0, 60) if g == h == (0, 180) else (0, (g[1] + h[1]) % 240)
+    )
+    with pytest.raises(OperandError, match="g = 270°, h = 270°"):
+        actions.homomorphism(wrong, noise(1, 1, 3, 3))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-20, 1e200])
+def test_distances_do_not_depend_on_the_unit(scale):
+    a, b = noise(5), noise(5, seed=1)
+    assert actions.distance(scale * a, scale * b) == pytest.approx(float((a - b).norm() / b.norm()), rel=1e-12)
+
+
+def test_motions_that_shift_have_no_matrix():
+    g = actions.motions(2).sample(1)[0]
+    with pytest.raises(OperandError, match=r"E\(2\): expected a linear action.*shifts=0"):
+        actions.motions(2).matrix(g, (3, 2))
+    Q = actions.motions(2, shifts=0.0).matrix((g[0], 0 * g[1]), (2,))
+    assert torch.equal(Q, g[0])
+
+
+def test_grids_among_three_axes_and_two():
+    """Tokens whose width divides the image's side are no map; channels whose number divides it are no signal."""
+    ways = dict(actions.translations((8, 8)).features((1, 16, 8)))
+    x = noise(1, 8, 4, 4)  # 16 patches of 2 × 2 pixels
+    moved = ways["tokens, 2 times coarser"]((2, 4), x.flatten(2).mT)
+    assert torch.equal(moved, x.roll((1, 2), (-2, -1)).flatten(2).mT)
+    assert [name for name, _ in actions.translations((12,)).features((2, 4))][:2] == [
+        "map, 3 times coarser",
+        "invariant",
+    ]
+    for action in (actions.translations((4, 4)), actions.rotations(4), actions.motions(3)):
+        assert [name for name, _ in action.features((2,))] == ["invariant"] == [name for name, _ in action.features(())]
+    flat = dict(actions.rotations(4).features((1, 18)))["flattened map of 3×3"]
+    image = noise(1, 2, 3, 3)
+    assert torch.equal(flat((0, 1), image.flatten(1)), image.rot90(1, (-2, -1)).flatten(1))
+
+
+def test_nodes_of_one_graph_without_a_batch():
+    ways = dict(actions.relabellings(3).features((3, 5)))
+    x, g = noise(3, 5), (1, 2, 0)
+    assert torch.equal(ways["axis 0"](g, x), x[[2, 0, 1]])
+    assert "axis 0" not in dict(actions.permutations(3).features((3, 5)))  # examples come first
+    assert "axes (1, 2)" in dict(actions.relabellings(3).features((3, 3, 3)))  # as many graphs as nodes
+
+
+def test_half_precision_shifts_by_fractions():
+    map_ = dict(actions.translations((6, 6)).features((1, 2, 3, 3)))["map, 2 times coarser"]
+    x = noise(1, 2, 3, 3)
+    assert actions.distance(map_((1, 0), x.bfloat16()), map_((1, 0), x)) < 0.02
+
+
 @pytest.mark.parametrize(
     ("action", "inputs", "text"),
     [
@@ -168,6 +244,17 @@ def test_a_known_symmetry_of_elements_alone():
         (actions.relabellings(4), (noise(1, 4, 2), noise(1, 3, 3)), "an adjacency.*isolated"),
         (actions.relabellings(4), (noise(1, 4, 2), torch.tensor([[0, 1, 2]])), "list of edges.*sources"),
         (actions.motions(2).at(1), noise(1, 2), "a tuple of more than 1.*Leave"),
+        (
+            actions.relabellings(2),
+            (noise(1, 2, 2), torch.eye(2) > 0),
+            r"adjacencies of floats.*torch\.bool.*floating-point",
+        ),
+        (actions.relabellings(4), (noise(1, 4, 2), None), "lists of edges.*NoneType"),
+        (actions.relabellings(4), (), r"features \(…, 4, d\), given tuple"),
+        (actions.reversal(), noise(4), r"reversal: expected an axis 1.*\(4,\).*\.at"),
+        (actions.signs(), torch.arange(3), r"signs: expected floating-point.*int64.*\.float\(\)"),
+        (actions.scalings(), torch.arange(3), r"scalings: expected floating-point.*\.at\(place\)"),
+        (actions.rotations(8), torch.ones(1, 1, 3, 3, dtype=torch.uint8), "between quarter turns.*uint8"),
     ],
 )
 def test_inputs_that_do_not_fit(action, inputs, text):
@@ -189,6 +276,10 @@ def test_too_many_to_walk_through(action):
         (lambda: actions.translations((4, 4), padding="reflect"), "padding.*circular"),
         (lambda: actions.translations((4, 4), padding="zeros"), "reach.*half a side"),
         (lambda: actions.translations((4, 4), reach=1), "reach.*torus"),
+        (lambda: actions.translations((9, 9), padding="zeros", reach=1.5), "reach.*whole number"),
+        (lambda: actions.signs().at(-1), r"places.*from 0 on.*\(-1,\).*Count"),
+        (lambda: actions.signs().at(), "places.*at least one"),
+        (lambda: actions.motions(3, shifts=math.inf), "shifts.*finite"),
         (lambda: actions.rotations(0), "order.*above 0"),
         (lambda: actions.rotations(4, outputs="equal"), "outputs.*'invariant'"),
         (lambda: actions.permutations(0), "n.*above 0"),
