@@ -2,7 +2,7 @@ r"""Does a model commute with a group, to what error, and which module breaks it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf, isfinite, isnan, sqrt
 from typing import Any
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from ..errors import ArgumentError, NumericsError
+from ..errors import ArgumentError, DataError, NumericsError
 from ..operators.data import call, fit
 from ..operators.snapshot import Watch, snapshot
 from ..spectra.results import Estimate
 from .action import Action, Move
 from .action_checks import homomorphism, interpolation
-from .equivariance_results import BROKEN, KEPT, UNKNOWN, Equivariance, LayerEquivariance
-from .propagated_actions import Tapped, Walk, floats, gaps
+from .equivariance_culprit import blame, rows_of
+from .equivariance_results import Equivariance
+from .propagated_actions import Tapped, Walk, floats, gaps, noise_like
 
 _SAFETY = 50.0  # c of the tolerance
 _BLOCK = 32  # elements between two looks at the interval
@@ -46,8 +47,9 @@ def equivariance(
     inputs, measured; ε is the machine's precision.
 
     A control shows what a broken symmetry costs this model: fixed patterns as large as the inputs are laid on all of them,
-    which no symmetry survives. A model whose error is below ``near`` of the control's is approximate; any other is broken,
-    at the first module from which on no module keeps the symmetry.
+    which no symmetry survives. A model whose error is below ``near`` of the control's is approximate, and so is one whose
+    error is below the control's and what interpolation costs the group itself; any other is broken, at the first module whose
+    error reaches the output and that none of those that depend on it mends.
 
     On what a module puts out, the group acts in a way that the shape allows (on the trailing axes for images, with the
     stride's ratio; on the axis of the elements for sets), and of several the one that fits best is taken. Functions that are
@@ -66,10 +68,12 @@ def equivariance(
             ``tol`` of it or ``most`` were drawn. ``beyond`` says what share of the group may be worse.
         seed: of the draws.
 
-    Cost: a pass an element, stacked by vmap where the model allows it; memory for 4 million entries of the inputs.
+    Cost: a pass an element, stacked by vmap where the model allows it, and to find the culprit one a module at most; memory
+    for 4 million entries of the inputs.
 
     Errors: ``OperandError`` for inputs that do not fit the group and for a ρ that is no homomorphism; ``ModelStateError``
-    with the module's name for dropout, batch statistics or noise; ``NumericsError`` for outputs that are zero or not finite.
+    with the module's name for dropout, batch statistics or noise; ``DataError`` for inputs of another dtype or without
+    examples; ``NumericsError`` for outputs that are zero or not finite.
 
     Source: cohen2016group; kondor2018generalization.
 
@@ -88,19 +92,17 @@ def equivariance(
     if not tol > 0 or not near > 0 or most < 10:
         given_options, remedy = f"{tol}, {near}, {most}", "Pass tol=0.1, near=0.02, most=256."
         raise ArgumentError("tol, near, most", "numbers above 0, at least 10 elements", given_options, remedy)
-    private, given = _prepared(model, inputs, dtype, batch_stats)
+    private, given = prepared(model, inputs, dtype, batch_stats)
     with torch.no_grad():
         walk = _started(private, given, action, layers, features or {})
-        kappa = _conditions(private, walk, seed)
+        epsilon, m = _epsilon(private, walk), terms(private, given)
+        kappa, scale = _conditions(private, walk, epsilon, seed), _SAFETY * sqrt(m) * epsilon
         elements, mean = _walked(walk, action, tol, most, seed)
         control = _control(walk, elements, seed)
-    m = terms(private, given)
-    scale = _SAFETY * sqrt(m) * _epsilon(walk.base.output)
-    worst = max(range(len(elements)), key=lambda i: inf if isnan(walk.errors[i]) else walk.errors[i])
-    kept = walk.errors[worst] <= scale * kappa[""]
-    rows, culprit = _blame(
-        _rows(walk, kappa, scale), kept, f"the output of {type(model).__name__}, after its last module"
-    )
+        worst = max(range(len(elements)), key=lambda i: inf if isnan(walk.errors[i]) else walk.errors[i])
+        found = rows_of(walk, [scale * kappa[name] for name in walk.layers])
+        end = f"the output of {type(model).__name__}, after its last module"
+        rows, culprit = blame(walk, found, walk.errors[worst] <= scale * kappa[""], end)
     names, output = [action.show(g) for g in elements], floats(walk.base.output)[0]
     return Equivariance(
         action=action.name,
@@ -144,14 +146,24 @@ def terms(model: nn.Module, inputs: Any) -> int:
         6
 
     """
-    fans = sum(p.numel() // p.shape[0] for p in model.parameters() if p.ndim > 1)
+    fans = sum(p.numel() // p.shape[0] for p in model.parameters() if p.ndim > 1 and p.numel())
     entries = sum(x[0].numel() for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.ndim and len(x))
     return max(1, fans + entries)
 
 
-def _prepared(
+def prepared(
     model: nn.Module, inputs: Any, dtype: torch.dtype | None, batch_stats: str | None
 ) -> tuple[nn.Module, Any]:
+    """A private copy of the model, and inputs that fit it.
+
+    Example:
+        >>> prepared(nn.Tanh(), torch.ones(2), torch.float64, None)
+        (Tanh(), tensor([1., 1.], dtype=torch.float64))
+
+    """
+    empty = next((x for x in floats(inputs) if not x.numel()), None)
+    if empty is not None:
+        raise DataError("inputs", "at least one example", f"shape {tuple(empty.shape)}", "Drop empty batches.")
     if not isinstance(model, nn.Module):
         remedy = "Wrap the function in the forward of a torch.nn.Module."
         raise ArgumentError("model", "a torch.nn.Module", type(model).__name__, remedy)
@@ -170,21 +182,19 @@ def _checked_output(output: Any) -> None:
         raise NumericsError("output", "finite numbers, not all zero", "nan, infinity or zeros", remedy)
 
 
-def _epsilon(output: Any) -> float:
-    return max(torch.finfo(x.dtype).eps for x in floats(output))
+def _epsilon(private: nn.Module, walk: Walk) -> float:
+    """The coarsest precision that the model computes in, of parameters, inputs, modules and outputs."""
+    seen = floats((list(private.parameters()), walk.inputs, walk.base.output, list(walk.base.features.values())))
+    return max(torch.finfo(x.dtype).eps for x in seen)
 
 
-def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
-
-
-def _conditions(private: nn.Module, walk: Walk, seed: int) -> dict[str, float]:
+def _conditions(private: nn.Module, walk: Walk, epsilon: float, seed: int) -> dict[str, float]:
     """κ of the output, under "", and of each module: the amplification of relative errors √ε of parameters and inputs."""
     generator = torch.Generator().manual_seed(seed)
-    size = _epsilon(walk.base.output) ** 0.5
+    size = epsilon**0.5
 
     def jolt(x: Any) -> Any:
-        return x * (1 + size * _noise(x, generator)) if isinstance(x, Tensor) and x.is_floating_point() else x
+        return x * (1 + size * noise_like(x, generator)) if isinstance(x, Tensor) and x.is_floating_point() else x
 
     held = {name: p.detach().clone() for name, p in private.named_parameters()}
     try:
@@ -226,57 +236,33 @@ def _walked(walk: Walk, action: Action, tol: float, most: int, seed: int) -> tup
 
 
 def _control(walk: Walk, elements: tuple[Any, ...], seed: int) -> float | None:
-    """The largest error over a few elements once fixed patterns are laid on all inputs."""
-    if not floats(walk.inputs):
-        return None
+    """The largest error over a few elements once fixed patterns are laid on all inputs; None where none can be."""
     generator = torch.Generator().manual_seed(seed + 1)
-    patterns = [_pattern(x, generator) if floats(x) else None for x in tree_leaves(walk.inputs)]
+    numbers = bool(floats(walk.inputs))
+    patterns = [_pattern(x, numbers, generator) for x in tree_leaves(walk.inputs)]
 
     def marked(item: Any) -> Any:
         parts, structure = tree_flatten(item)
-        laid = [x if p is None else x * p[0] + p[1] for x, p in zip(parts, patterns, strict=True)]
-        return tree_unflatten(laid, structure)
+        return tree_unflatten([laid(x) for x, laid in zip(parts, patterns, strict=True)], structure)
 
     output, errors = call(walk.tapped.model, marked(walk.inputs)), []
     for g in elements[1:4]:
         found = call(walk.tapped.model, marked(walk.action.on_inputs(g, walk.inputs)))
-        errors.append(_single(floats(found), floats(walk.action.on_outputs(g, output))))
-    return max(errors, default=0.0)
+        wanted = floats(walk.action.on_outputs(g, output))
+        errors += gaps([x[None] for x in floats(found)], [y[None] for y in wanted])
+    return max((error for error in errors if isfinite(error)), default=None)
 
 
-def _pattern(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Factors, for a linear model need not notice terms, and terms, for a homogeneous one need not notice factors.
+def _pattern(x: Any, numbers: bool, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Of numbers, factors, for a linear model need not notice terms, and terms, for a homogeneous one need not notice factors.
 
-    Both upwards: an adjacency stays one.
+    Both upwards: an adjacency stays one. Of inputs without numbers, half of the tokens become the first one.
     """
-    factor, term = (torch.rand(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x) for _ in range(2))
-    return 1 + factor, x.square().mean().sqrt() * term
-
-
-def _rows(walk: Walk, kappa: Mapping[str, float], scale: float) -> list[LayerEquivariance]:
-    rows = []
-    for name, ways in walk.layers.items():
-        tolerance, known = scale * kappa[name], [way for way in ways if not isnan(way.worst)]
-        if not known:
-            acts = ways[0].name if ways else ""
-            rows.append(LayerEquivariance(name, acts, float("nan"), float("nan"), tolerance, UNKNOWN))
-            continue
-        best = min(known, key=lambda way: way.worst)
-        status = KEPT if best.worst <= tolerance else BROKEN
-        average = sum(best.errors) / len(best.errors)
-        rows.append(LayerEquivariance(name, best.name, best.worst, average, tolerance, status))
-    return rows
-
-
-def _blame(rows: list[LayerEquivariance], kept: bool, end: str) -> tuple[tuple[LayerEquivariance, ...], str | None]:
-    """The rows, where a module that later ones mend is not called broken; and the module that breaks the output."""
-    last = len(rows) if kept else max((i + 1 for i, row in enumerate(rows) if row.status == KEPT), default=0)
-    named = tuple(
-        replace(row, status=UNKNOWN) if row.status == BROKEN and i < last else row for i, row in enumerate(rows)
-    )
-    if kept:
-        return named, None
-    first = next((row.name for row in named[last:] if row.status == BROKEN), end)
-    between = [row.name for row in named[last:] if row.name != first]
-    doubtful = named[last:] and named[last].status == UNKNOWN
-    return named, f"{first}, or before it from {between[0]} on" if doubtful else first
+    if isinstance(x, Tensor) and x.is_floating_point():
+        both = (torch.rand(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x) for _ in range(2))
+        factor, term = both
+        return lambda y: y * (1 + factor) + x.square().mean().sqrt() * term
+    if numbers or not isinstance(x, Tensor) or not x.numel():
+        return lambda y: y
+    half = torch.randperm(x.numel(), generator=generator, device="cpu") < (x.numel() + 1) // 2
+    return lambda y: torch.where(half.view(x.shape).to(x.device), x.flatten()[0], y)

@@ -22,8 +22,8 @@ class LayerEquivariance:
             shape allows; empty where it allows none.
         worst, mean: of the relative error over the elements; nan where no representation is known.
         tolerance: what rounding explains.
-        status: "kept", "broken", or "unknown": no representation that is known fits, though later modules keep the symmetry,
-            or the output is zero.
+        status: "kept", "broken", or "unknown": no representation that is known fits, though modules that depend on this one
+            keep the symmetry; or the output is zero, or the module is not called for all elements.
 
     """
 
@@ -46,10 +46,10 @@ class Equivariance:
         tolerance: τ = 50 √m ε κ, what rounding explains. terms: m. condition: κ.
         near: the largest error that is called approximate, as a share of the control's.
         control: the error once fixed patterns as large as the inputs are laid on all of them, which no symmetry survives;
-            None for inputs that are not numbers.
+            None where that cannot be: for a group of one element, and where such inputs give no finite output.
         interpolation: how far the group itself is from acting on these inputs, 0 for an exact action.
         layers: a row for each module, in the order of the forward pass.
-        culprit: the module from which on the symmetry is broken; None if it is kept.
+        culprit: the module that breaks the symmetry; None if it is kept.
         errors: at each element tried, by its name.
         dtype, device: of the model. vmapped: whether the elements shared passes.
 
@@ -81,18 +81,18 @@ class Equivariance:
 
     @property
     def blind(self) -> bool:
-        """Whether the control passes too: the output hardly depends on the inputs, and the check shows nothing."""
+        """Whether the control passes too: the output hardly depends on the inputs, or rounding costs as much as that."""
         return max(self.worst, inf if self.control is None else self.control) <= self.tolerance
 
     @property
     def verdict(self) -> str:
-        """``exact``, ``approximate (error e)`` or ``broken at module X (error e)``; ``blind`` if the model sees no inputs."""
+        """``exact``, ``approximate (error e)`` or ``broken at module X (error e)``; ``blind`` if the control passes too."""
         if self.blind:
-            return "blind: the output does not depend on the inputs"
+            return "blind: the control, on inputs without the symmetry, passes too"
         if self.exact:
             return "exact"
         scale = 1.0 if self.control is None else min(1.0, self.control)
-        if self.worst <= max(self.near * scale, self.interpolation):
+        if self.worst <= max(self.near * scale, min(self.interpolation, scale)):
             return f"approximate (error {self.worst:.2g})"
         return f"broken at {self.culprit} (error {self.worst:.2g})"
 
@@ -146,7 +146,7 @@ class Equivariance:
         end = len(self.layers)
         if self.culprit is not None:
             first = next((i for i, row in enumerate(self.layers) if self.culprit.startswith(row.name)), end)
-            ax.axvline(first - 0.5, color="C3", ls="--", lw=1, label="broken from here on")
+            ax.axvline(first - 0.5, color="C3", ls="--", lw=1, label="broken here")
         ax.plot([end], [max(self.worst, floor)], "s", color="C0" if self.exact else "C3", label="output")
         ticks = [*range(end), end]
         ax.plot(ticks, [row.tolerance for row in self.layers] + [self.tolerance], color="0.5", lw=1, label="rounding")

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
-from math import inf, prod
+from math import inf, nan, prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from ..operators.data import call
 from ..operators.engine import no_slow_vmap
@@ -57,19 +57,30 @@ class Tapped:
     def __init__(self, model: nn.Module, pattern: str) -> None:
         self.model = model
         self.names = {m: n for n, m in model.named_modules() if n and fnmatchcase(n, pattern)}
+        self.in_place = set[str]()  # calls that change a tensor and hand it on: vmap hides the change
 
-    def __call__(self, inputs: Any) -> Pass:
-        """One pass."""
-        found, last, calls = dict[str, list[Tensor]](), list[Any](), dict[nn.Module, int]()
+    def __call__(self, inputs: Any, replaced: str | None = None) -> Pass:
+        """One pass; what a module puts out may be replaced by noise of its size."""
+        found, last, calls = dict[str, list[Tensor]](), list[tuple[Tensor, int]](), dict[nn.Module, int]()
 
-        def note(module: nn.Module, _: Any, output: Any) -> None:
+        def note(module: nn.Module, _: Any, output: Any) -> Any:
             tensors = floats(output)
-            if not tensors or (len(last) == len(tensors) and all(a is b for a, b in zip(last, tensors, strict=True))):
-                return
-            last[:], calls[module] = tensors, calls.get(module, 0) + 1
-            number = f" (call {calls[module]})" if calls[module] > 1 else ""
+            number = f" (call {calls[module] + 1})" if module in calls else ""
+            key = f"{self.names[module]}{number} ({type(module).__name__})"
+            if len(last) == len(tensors) and all(a is b for (a, _), b in zip(last, tensors, strict=True)):
+                if any(version != x._version for x, version in last):
+                    self.in_place.add(key)
+                if key not in self.in_place:
+                    return None
+            if not tensors:
+                return None
+            if key == replaced:
+                output = _noise_like(output)
+                tensors = floats(output)
+            last[:], calls[module] = [(x, x._version) for x in tensors], calls.get(module, 0) + 1
             # A later module may work in place on what this one put out.
-            found[f"{self.names[module]}{number} ({type(module).__name__})"] = [x.clone() for x in tensors]
+            found[key] = [x.clone() for x in tensors]
+            return output if key == replaced else None
 
         handles = [module.register_forward_hook(note) for module in self.names]
         try:
@@ -96,15 +107,11 @@ class Tapped:
         with no_slow_vmap():
             return Pass(*vmap(run)(stacked))
 
-    def one_by_one(self, many: Sequence[Any]) -> Pass:
-        """The same in a loop."""
-        seen = [self(one) for one in many]
-        outputs = [torch.stack(column) for column in zip(*(floats(one.output) for one in seen), strict=True)]
-        features = {
-            name: [torch.stack(column) for column in zip(*(one.features[name] for one in seen), strict=True)]
-            for name in seen[0].features
-        }
-        return Pass(outputs, features)
+    def alone(self, inputs: Any) -> Pass:
+        """The same for one of them, with a leading axis of one."""
+        seen = self(inputs)
+        features = {name: [x[None] for x in tensors] for name, tensors in seen.features.items()}
+        return Pass([x[None] for x in floats(seen.output)], features)
 
 
 class Walk:
@@ -125,24 +132,29 @@ class Walk:
         step = max(1, min(_STACK, _ENTRIES // size))
         for start in range(0, len(elements), step):
             block = elements[start : start + step]
-            seen = self.images([self.action.on_inputs(g, self.inputs) for g in block])
-            wanted = [floats(self.action.on_outputs(g, self.base.output)) for g in block]
-            self.errors += gaps(seen.output, _columns(wanted))
-            for name, ways in self.layers.items():
-                for way in ways:
-                    moved = [
-                        [move(g, x) for move, x in zip(way.moves, self.base.features[name], strict=True)] for g in block
-                    ]
-                    way.errors += gaps(seen.features[name], _columns(moved))
+            for part, seen in self.images(block):
+                wanted = [floats(self.action.on_outputs(g, self.base.output)) for g in part]
+                self.errors += gaps(seen.output, _columns(wanted))
+                for name, ways in self.layers.items():
+                    for way in ways:
+                        way.errors += self._gaps(part, seen, name, way)
 
-    def images(self, many: Sequence[Any]) -> Pass:
-        """One pass over stacked inputs as long as the model can be vmapped, else one by one."""
+    def _gaps(self, part: Sequence[Any], seen: Pass, name: str, way: Representation) -> list[float]:
+        """Of a module's tensors; nan if it was not called, as in a loop whose length depends on the inputs."""
+        if name not in seen.features:
+            return [nan] * len(part)
+        pairs = list(zip(way.moves, self.base.features[name], strict=True))
+        return gaps(seen.features[name], _columns([[move(g, x) for move, x in pairs] for g in part]))
+
+    def images(self, block: Sequence[Any]) -> list[tuple[Sequence[Any], Pass]]:
+        """One pass over stacked inputs as long as the model can be vmapped, else one for each element."""
+        many = [self.action.on_inputs(g, self.inputs) for g in block]
         if self.vmapped:
             try:
-                return self.tapped.batched(many)
-            except (RuntimeError, ValueError):  # it cannot be vmapped; another mistake comes up again below
+                return [(block, self.tapped.batched(many))]
+            except (RuntimeError, ValueError, TypeError):  # it cannot be vmapped; another mistake comes up again below
                 self.vmapped = False
-        return self.tapped.one_by_one(many)
+        return [((g,), self.tapped.alone(one)) for g, one in zip(block, many, strict=True)]
 
 
 def _columns(rows: Sequence[Sequence[Tensor]]) -> list[Tensor]:
@@ -177,10 +189,33 @@ def floats(item: Any) -> list[Tensor]:
     return [x for x in tree_leaves(item) if isinstance(x, Tensor) and x.is_floating_point()]
 
 
+def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers, the same on every device.
+
+    Example:
+        >>> noise_like(torch.ones(3, 2), torch.Generator()).shape
+        torch.Size([3, 2])
+
+    """
+    return torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
+
+
+def _noise_like(output: Any) -> Any:
+    """A nesting whose floating-point tensors are noise of their size."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(x: Any) -> Any:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return x
+        return (float(x.double().square().mean().sqrt()) or 1.0) * noise_like(x, generator)
+
+    return tree_map(drawn, output)
+
+
 def gaps(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
     """‖found − wanted‖ / ‖wanted‖ for each entry of the first axis, over some tensors; in float64.
 
-    Infinite where shapes differ, nan where all that is wanted is zero.
+    Infinite where shapes differ or only what is wanted is zero, nan where both are.
 
     Example:
         >>> gaps([torch.tensor([[1.0, 1.0], [1.0, 0.0]])], [torch.tensor([[1.0, 0.0], [1.0, 0.0]])])
@@ -189,11 +224,7 @@ def gaps(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
     """
     if [x.shape for x in found] != [y.shape for y in wanted] or not wanted:
         return [inf] * len((*found, *wanted)[0])
-    apart = sum(_squares(x.double() - y.double()) for x, y in zip(found, wanted, strict=True))
-    size = sum(_squares(y.double()) for y in wanted)
-    assert isinstance(apart, Tensor) and isinstance(size, Tensor)
-    return (apart / size).sqrt().tolist()
-
-
-def _squares(x: Tensor) -> Tensor:
-    return x.flatten(1).square().sum(1) if x.ndim > 1 else x.square()
+    ours, theirs = (torch.cat([x.double().reshape(len(x), -1) for x in parts], 1) for parts in (found, wanted))
+    unit = theirs.abs().amax(1, keepdim=True) if theirs.shape[1] else theirs.new_ones(len(theirs), 1)
+    unit = unit.where(unit > 0, 1)  # of the largest entry, whose square neither overflows nor vanishes
+    return (((ours - theirs) / unit).norm(dim=1) / (theirs / unit).norm(dim=1)).tolist()

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from ..curvature.text_table import text_table
 from ..errors import ArgumentError
 from ..operators.data import call
-from ..operators.snapshot import snapshot
 from .action import Action, on_every
 from .action_grids import rotations, translations
 from .action_orders import cyclic_shifts, permutations, relabellings, reversal
 from .action_points import signs
-from .equivariance import equivariance
+from .equivariance import equivariance, prepared
 from .equivariance_results import Equivariance
 
 
@@ -37,7 +36,7 @@ class InvarianceReport:
 
     @property
     def culprits(self) -> dict[str, str]:
-        """By group, the module from which on a broken or approximate symmetry is lost."""
+        """By group, the module that breaks a symmetry which is not exact."""
         return {f.action: f.culprit for f in self.findings if f.culprit is not None and not f.exact}
 
     def __repr__(self) -> str:
@@ -79,7 +78,8 @@ def invariance_report(
 
     Args:
         model, inputs: as for :func:`equivariance`.
-        actions: groups, each with its action on outputs. If None, those that the shapes suggest (:func:`suggested`).
+        actions: groups, each with its action on outputs. If None, those that the shapes suggest (:func:`suggested`). Of
+            several with one name, later ones are numbered.
         options: of :func:`equivariance`, the same for all groups.
 
     Cost and errors: those of :func:`equivariance`, for each group.
@@ -96,27 +96,26 @@ def invariance_report(
 
     """
     if actions is None:
-        private = (
-            snapshot(model, options.get("dtype"), options.get("batch_stats"))[0]
-            if isinstance(model, nn.Module)
-            else model
-        )
+        private, given = prepared(model, inputs, options.get("dtype"), options.get("batch_stats"))
         with torch.no_grad():
-            output = call(private, inputs) if options.get("dtype") is None else call(private, _cast(inputs, options))
-        actions = suggested(inputs, output)
+            actions = suggested(given, call(private, given))
     if not len(actions):
         remedy = "Pass groups, such as la.actions.permutations(n)."
         raise ArgumentError("actions", "at least one group", "none, and the shapes suggest none", remedy)
-    return InvarianceReport(tuple(equivariance(model, inputs, action, **options) for action in actions))
+    return InvarianceReport(tuple(equivariance(model, inputs, action, **options) for action in _told_apart(actions)))
 
 
-def _cast(inputs: Any, options: Mapping[str, Any]) -> Any:
-    cast = on_every(lambda dtype, x: x.to(dtype) if x.is_floating_point() else x)
-    return cast(options["dtype"], inputs)
+def _told_apart(actions: Sequence[Action]) -> list[Action]:
+    """The same groups, with numbers where several have one name."""
+    seen, named = dict[str, int](), list[Action]()
+    for action in actions:
+        count = seen[action.name] = seen.get(action.name, 0) + 1
+        named.append(action if count == 1 else replace(action, name=f"{action.name} ({count})"))
+    return named
 
 
 def suggested(inputs: Any, output: Any) -> list[Action]:
-    """The groups that shapes suggest, each with every action on outputs that their shape allows.
+    """The groups that shapes suggest, each with every action on outputs that their shape allows, flattened maps aside.
 
     Images (b, c, h, w): shifts of the torus, and rotations and reflections if they are square. Sequences or sets
     (b, n, d), or tokens (b, n): orders, cyclic shifts, reversal. Nodes and a graph: relabellings. Numbers: signs.
@@ -130,17 +129,20 @@ def suggested(inputs: Any, output: Any) -> list[Action]:
         return []
     found = []
     for action in _groups(inputs):
-        for name, move in action.features(tuple(output.shape)):
+        ways = action.features(tuple(output.shape))
+        for name, move in [way for way in ways if not way[0].startswith("flattened")]:
             found.append(replace(action, name=f"{action.name}, {name}", on_outputs=on_every(move)))
     return found
 
 
 def _groups(inputs: Any) -> list[Action]:
     if isinstance(inputs, tuple | list):
-        x = inputs[0]
-        pair = len(inputs) == 2 and isinstance(x, Tensor) and x.ndim > 1 and isinstance(inputs[1], Tensor)
-        graph = pair and (inputs[1].shape[-2:] == (x.shape[-2],) * 2 or not inputs[1].is_floating_point())
-        return [relabellings(x.shape[-2])] if graph else []
+        if len(inputs) != 2 or not all(isinstance(x, Tensor) and x.ndim > 1 for x in inputs):
+            return []
+        nodes, graph = inputs[0].shape[-2], inputs[1]
+        edges = graph.dtype in (torch.int64, torch.int32) and graph.shape[-2] == 2
+        adjacency = graph.is_floating_point() and graph.shape[-2:] == (nodes, nodes)
+        return [relabellings(nodes)] if edges or adjacency else []
     if not isinstance(inputs, Tensor):
         return []
     shape = tuple(inputs.shape)

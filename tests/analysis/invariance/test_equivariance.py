@@ -133,11 +133,12 @@ def test_stacked_and_single_passes_agree(pattern):
     net, x = CNN([1, 3], 2, padding="zeros", **double()), noise(2, 1, 4, 4)
     many = [x.roll(k, -1) for k in range(4)]
     with torch.no_grad():
-        one, all_ = Tapped(net, pattern).one_by_one(many), Tapped(net, pattern).batched(many)
-    assert torch.allclose(one.output[0], all_.output[0], rtol=0, atol=1e-14)
-    assert one.features.keys() == all_.features.keys() and bool(one.features) == (pattern == "*")
-    for name, tensors in one.features.items():
-        assert torch.allclose(tensors[0], all_.features[name][0], rtol=0, atol=1e-14)
+        single, all_ = [Tapped(net, pattern).alone(x) for x in many], Tapped(net, pattern).batched(many)
+    for k, one in enumerate(single):
+        assert torch.allclose(one.output[0][0], all_.output[0][k], rtol=0, atol=1e-14)
+        assert one.features.keys() == all_.features.keys() and bool(one.features) == (pattern == "*")
+        for name, tensors in one.features.items():
+            assert torch.allclose(tensors[0][0], all_.features[name][0][k], rtol=0, atol=1e-14)
 
 
 def test_a_model_that_cannot_be_vmapped_is_run_one_by_one():
@@ -177,6 +178,76 @@ CULPRITS = {
     "flattened": (lambda: stack(conv(1, 3), nn.Flatten(), nn.Linear(3 * 36, 4)), "2 (Linear)"),
     "positions as a channel": (lambda: stack(conv(1, 3), nn.Tanh(), Noticing(nn.Identity()), nn.Flatten(2)), "2.model"),
 }
+
+
+class Branches(nn.Module):
+    """x ↦ head(broken(stem(x)) + sound(stem(x))), the sound branch after the broken one; and a third that nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.unread = conv(1, 3).double(), conv(3, 3, "zeros").double()
+        self.broken, self.sound = conv(3, 3, "zeros").double(), conv(3, 3).double()
+        self.head = nn.Tanh()
+
+    def forward(self, x):
+        h = self.stem(x)
+        self.unread(h)
+        return self.head(self.broken(h) + self.sound(h)).mean((-2, -1))
+
+
+def test_branches_do_not_mend_each_other():
+    found = equivariance(Branches(), noise(2, 1, 6, 6), actions.translations((6, 6)))
+    assert found.culprit == "broken (Conv2d)" and found["broken"].status == "broken" and found["sound"].status == "kept"
+    net = Branches()
+    net.broken = conv(3, 3).double()  # only what nothing reads is left
+    assert equivariance(net, noise(2, 1, 6, 6), actions.translations((6, 6))).exact
+    net.head = nn.Sequential(Noticing(nn.Identity()))
+    assert equivariance(net, noise(2, 1, 6, 6), actions.translations((6, 6))).culprit.startswith("head.0")
+
+
+def test_an_unknown_representation_that_later_modules_mend_is_not_the_culprit():
+    """Channels last is no known layout; the next module undoes it and keeps the symmetry."""
+    last, first = Function(lambda x: x.permute(0, 2, 3, 1)), Function(lambda x: x.permute(0, 3, 1, 2))
+    net = stack(conv(1, 3), last, first, nn.Flatten(), nn.Linear(108, 2))
+    found = equivariance(net, noise(2, 1, 6, 6), actions.translations((6, 6)))
+    assert found.culprit == "4 (Linear)" and found["1"].status == "unknown" and found["2"].status == "kept"
+
+
+class Ramp(nn.Module):
+    """A module that works in place, and knows the columns."""
+
+    def forward(self, x):
+        return x.mul_(torch.linspace(1, 2, x.shape[-1], dtype=x.dtype))
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_module_that_works_in_place_has_its_own_row(stacked):
+    def head(x):
+        return x.mean((-2, -1)) if stacked or float(x.sum()) < math.inf else x
+
+    net = stack(conv(1, 3), nn.ReLU(inplace=True), Ramp(), Function(head))
+    found = equivariance(net, noise(2, 1, 6, 6), actions.translations((6, 6)))
+    assert found.vmapped == stacked and found.culprit == "2 (Ramp)" and found["1"].status == "kept"
+    assert (
+        not equivariance(stack(conv(1, 3), nn.Identity()), noise(2, 1, 6, 6), actions.translations((6, 6)))["0"].acts
+        == ""
+    )
+
+
+def test_a_loop_whose_length_depends_on_the_inputs():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.step = stack(nn.Linear(3, 3))
+
+        def forward(self, x):
+            for _ in range(1 + int(float(x[0, 0, 0]) > 0)):
+                x = self.step(x)
+            return x
+
+    found = equivariance(Loop(), noise(2, 4, 3), actions.permutations(4, outputs="same"))
+    assert found.tried == 24 and not found.vmapped and not found.exact
+    assert found["step.0"].status == "kept"
 
 
 @pytest.mark.parametrize("name", CULPRITS)
@@ -235,7 +306,7 @@ def test_a_flattened_set_is_followed_to_the_layer_that_reads_it():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(20, 3)).double()
     found = equivariance(net, torch.randint(7, (3, 5), generator=seeded()), actions.permutations(5))
-    assert found["1"].acts == "flattened, axis 1" and found.culprit == "2 (Linear)" and found.control is None
+    assert found["1"].acts == "flattened, axis 1" and found.culprit == "2 (Linear)" and found.control > 0.1
     turned = equivariance(stack(nn.Flatten(), nn.Tanh()), noise(2, 3, 5), actions.permutations(5, axis=2))
     assert turned["1"].acts == "flattened, last axis" and turned["1"].status == "kept"
 
@@ -303,6 +374,48 @@ def test_a_model_that_sees_nothing_is_blind_not_exact():
     assert found.verdict.startswith("blind") and not found.exact
 
 
+def test_tokens_that_are_not_read_and_those_that_are():
+    tokens = torch.randint(7, (3, 5), generator=seeded())
+    constant = Function(lambda x: torch.ones(3, 2, dtype=torch.float64))
+    assert equivariance(constant, tokens, actions.permutations(5)).verdict.startswith("blind")
+    bag = stack(nn.EmbeddingBag(7, 4))
+    assert equivariance(bag, tokens, actions.permutations(5)).verdict == "exact"
+
+
+def test_a_precision_too_coarse_to_tell_is_not_called_exact():
+    net = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4)).bfloat16()
+    found = equivariance(net, noise(4, 16).bfloat16(), actions.signs())
+    assert found.tolerance > 1 and found.verdict.startswith("blind: the control") and not found.exact
+
+
+def test_a_group_of_one_element_is_kept():
+    assert equivariance(Function(lambda x: x.mean(1)), noise(2, 1, 3), actions.permutations(1)).verdict == "exact"
+
+
+def test_single_precision_under_double_outputs():
+    """Rounding is that of the coarsest part, here before the last."""
+    net = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1, padding_mode="circular"), nn.Tanh(), nn.AdaptiveAvgPool2d(1))
+    pooled = nn.Sequential(net, nn.Flatten(), Function(torch.Tensor.double))
+    found = equivariance(pooled, noise(2, 1, 6, 6).float(), actions.translations((6, 6)))
+    assert found.worst > 1e-9 and found.exact and found.dtype == "float64"
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e200])
+def test_errors_do_not_depend_on_the_unit(scale):
+    x, orders = noise(2, 4), actions.permutations(4)
+    assert equivariance(Function(lambda x: scale * x.sum(1)), x, orders).exact
+    errors = [equivariance(Function(lambda x: s * x.cumsum(1)), x, orders).worst for s in (1, scale)]  # noqa: B023
+    assert errors[1] == pytest.approx(errors[0], rel=1e-12)
+
+
+def test_interpolation_excuses_no_error_as_large_as_the_controls():
+    """White noise cannot be turned by 45°; a network without the symmetry does not become approximate by that."""
+    net = stack(conv(1, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    found = equivariance(net, noise(2, 1, 9, 9), actions.rotations(8))
+    assert 0.1 < found.worst < found.interpolation
+    assert replace(found, control=0.9 * found.worst).verdict.startswith("broken at 0 (Conv2d)")
+
+
 def test_homogeneity_and_its_bias():
     factors = actions.scalings(1.0)
     assert equivariance(MLP([3, 5, 2], activation="relu", bias=False, **double()), noise(4, 3), factors).exact
@@ -326,6 +439,7 @@ def test_homogeneity_and_its_bias():
         (Function(lambda x: x.argmax(1)), noise(2, 3), actions.signs(), ArgumentError, "floating-point.*scores"),
         (lambda x: x, noise(2, 3), actions.signs(), ArgumentError, "torch.nn.Module.*Wrap"),
         (stack(nn.Linear(3, 3)), noise(2, 3).float(), actions.signs(), DataError, "float64"),
+        (stack(nn.Linear(3, 3)), noise(0, 3), actions.signs(), DataError, r"at least one example.*\(0, 3\)"),
         (stack(conv(1, 2)), noise(1, 1, 4, 5), actions.rotations(4), OperandError, "square.*[Cc]rop"),
         (
             Function(lambda x: x.mean(1)),
@@ -379,7 +493,29 @@ def test_suggested_groups_find_the_symmetry(model, inputs, symmetries):
     assert not invariance_report(Noticing(model()), inputs).symmetries
 
 
+def test_groups_of_one_name_are_numbered():
+    """Running sums along an axis commute with orders along the other."""
+    orders = [actions.permutations(5, axis, outputs="same") for axis in (2, 1)]
+    report = invariance_report(Function(lambda x: x.cumsum(1)), noise(2, 5, 5), orders)
+    assert report["orders of 5 elements, S5"].exact and not report["orders of 5 elements, S5 (2)"].exact
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "error", "text"),
+    [
+        (nn.Linear(3, 3), noise(2, 3), DataError, "float32.*dtype"),
+        (lambda x: 1 / 0, noise(2, 3), ArgumentError, "torch.nn.Module.*Wrap"),
+        (nn.Linear(3, 3).double(), (), ArgumentError, "actions.*at least one group"),
+    ],
+)
+def test_reports_of_what_does_not_fit(model, inputs, error, text):
+    with pytest.raises(error, match=text):
+        invariance_report(Function(lambda: noise(2)) if inputs == () else model, inputs)
+
+
 def test_suggestions_by_shape():
+    assert [a.name for a in suggested(noise(2, 1, 4, 5), noise(2))] == ["translations of the 4×5 torus, invariant"]
+    assert suggested((noise(1, 2, 3), torch.ones(1, 2, 2) > 0), noise(1, 2)) == []
     names = [action.name for action in suggested(torch.ones(2, 1, 4, 5), torch.ones(2, 3))]
     assert names == ["translations of the 4×5 torus, invariant"]
     graph = (torch.ones(1, 4, 2), torch.ones(1, 4, 4))
