@@ -125,21 +125,21 @@ class PlaneRegions:
 
         On matplotlib axes (new ones if None). The window's border is left out.
         """
-        from matplotlib.collections import LineCollection, PolyCollection
+        from matplotlib.collections import PolyCollection
 
         ax = _axes(ax)
         xy, offsets = self.vertices.numpy(), self.offsets.tolist()
         corners = self.corners.numpy()
         polygons = [xy[corners[a:b]] for a, b in itertools.pairwise(offsets)]
         colours = _hues(self.slopes[:, output].numpy())
-        ax.add_collection(
-            PolyCollection(polygons, facecolors=colours, edgecolors="face", linewidths=0.2, rasterized=True)
-        )
         depth, fine = int(self.edge_layers.max()) + 1, min(1.0, 25 / self.regions**0.5)
+        seams = "face" if fine < 0.5 else "none"  # else the edges lie over them
+        ax.add_collection(PolyCollection(polygons, facecolors=colours, edgecolors=seams, linewidths=0.2))
         for layer in range(depth - 1, -1, -1):
-            lines = xy[self.edges[self.edge_layers == layer].numpy()]
+            ends = xy[self.edges[self.edge_layers == layer].numpy()]
+            ends = np.concatenate([ends, np.full_like(ends[:, :1], np.nan)], 1).reshape(-1, 2)  # the pen lifts
             shade = str(0.1 + 0.4 * layer / depth)
-            ax.add_collection(LineCollection(list(lines), colors=shade, linewidths=fine * (1.2 - 0.7 * layer / depth)))
+            ax.plot(*ends.T, color=shade, linewidth=fine * (1.2 - 0.7 * layer / depth))
         ax.set(xlim=(xy[:, 0].min(), xy[:, 0].max()), ylim=(xy[:, 1].min(), xy[:, 1].max()), xlabel="s", ylabel="t")
         ax.set_aspect("equal")
         return ax

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lemmata.analysis import constructions
 from lemmata.analysis.approximation.construction import hidden, network_of
+from lemmata.studies.approximation.pictures import as_seen
 from lemmata.studies.claim import Equals, Grid, claim, script
 from lemmata.studies.data import gaussian
 
@@ -154,13 +155,13 @@ def draw_bends(ax: Any, rows: Rows) -> Columns:
     for arm, label, shift in (("", "one hidden layer", 0.0), (TWO_LAYERS, "max(0, x₁, x₂)", 26.0)):
         values = next(row.values for row in rows if row.arm == arm and row.point["n"] == 5)
         x, bend = np.asarray(values["points"]), np.abs(np.asarray(values["bends"]))
-        kept = (np.abs(x).max(1) < 10) & (bend > 1e-6)
+        kept = np.flatnonzero((np.abs(x).max(1) < 10) & (bend > 1e-6))[::4]  # closer than a mark is wide
         shown = ax.scatter(x[kept, 0] + shift, x[kept, 1], c=bend[kept], s=3, vmin=0, vmax=3)
         ax.text(shift, 11, label, ha="center")
-        columns["network"] += [label] * int(kept.sum())
-        columns["x1"] += list(x[kept, 0])
-        columns["x2"] += list(x[kept, 1])
-        columns["bend"] += list(bend[kept])
+        columns["network"] += [label] * len(kept)
+        columns["x1"] += as_seen(x[kept, 0])
+        columns["x2"] += as_seen(x[kept, 1])
+        columns["bend"] += as_seen(bend[kept])
     ax.figure.colorbar(shown, ax=ax, label="jump of the slope", shrink=0.7)
     ax.set(aspect="equal", ylim=(-11, 13.5))
     ax.axis("off")

@@ -23,6 +23,7 @@ from lemmata.analysis import constructions, targets
 from lemmata.analysis.approximation.construction import network_of
 from lemmata.analysis.approximation.constructions_narrow import Kind, string
 from lemmata.architectures import MLP
+from lemmata.studies.approximation.pictures import as_seen
 from lemmata.studies.claim import AtLeast, AtMost, Equals, Grid, claim, script
 from lemmata.studies.data import gaussian
 from lemmata.studies.training import train
@@ -187,7 +188,7 @@ def draw_cone(ax: Any, rows: Rows) -> Columns:
     Level sets of the explicit network over the square around the unit disc: nested regular polygons with twelve corners,
     the outermost close to the dashed unit circle.
     """
-    side = np.linspace(-1.0, 1.0, 81)
+    side = np.linspace(-1.0, 1.0, 51)
     x, y = (part.ravel() for part in np.meshgrid(side, side))
     net = constructions.narrow_cone(12).network.cpu()
     with torch.no_grad():
@@ -198,7 +199,7 @@ def draw_cone(ax: Any, rows: Rows) -> Columns:
     ax.plot(np.cos(turn), np.sin(turn), "k--", linewidth=1)
     ax.figure.colorbar(shown, ax=ax, label="f(x)")
     ax.set(aspect="equal", xlabel="x₁", ylabel="x₂")
-    return {"x1": x, "x2": y, "f": height}
+    return {"x1": as_seen(x), "x2": as_seen(y), "f": as_seen(height)}
 
 
 def draw_rate(ax: Any, rows: Rows) -> Columns:

@@ -1,8 +1,8 @@
-"""Pictures of cells, from what a ledger keeps of them."""
+"""Pictures of cells, from what a ledger keeps of them, and numbers as exact as a picture shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,15 @@ class Picture:
         return Picture({name: array.astype(kinds[array.dtype.kind]) for name, array in arrays.items()})
 
 
+def as_seen(values: Sequence[float] | np.ndarray) -> list[float]:
+    """Numbers to four digits, finer than a screen tells them apart.
+
+    >>> as_seen([1 / 3, -2e-7 / 3, 12345.6])
+    [0.3333, -6.667e-08, 12350.0]
+    """
+    return [float(f"{value:.4g}") for value in values]
+
+
 def draw_cells(ax: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Cells coloured by the slope of the function, borders by layer; returns the borders drawn."""
     import torch
@@ -40,9 +49,9 @@ def draw_cells(ax: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
     ax.set(xlabel="$x_1$", ylabel="$x_2$")
     layer = arrays["edge_layers"][inner].numpy() + 1
     return {
-        "x_1": ends[:, 0, 0],
-        "x_2": ends[:, 0, 1],
-        "to x_1": ends[:, 1, 0],
-        "to x_2": ends[:, 1, 1],
+        "x_1": as_seen(ends[:, 0, 0]),
+        "x_2": as_seen(ends[:, 0, 1]),
+        "to x_1": as_seen(ends[:, 1, 0]),
+        "to x_2": as_seen(ends[:, 1, 1]),
         "layer": layer,
     }

@@ -21,6 +21,7 @@ from torch.nn.functional import softplus
 
 import lemmata.analysis as la
 from lemmata.architectures import MLP
+from lemmata.studies.approximation.pictures import as_seen
 from lemmata.studies.claim import AtMost, Equals, Grid, claim, script
 from lemmata.studies.data import gaussian
 from lemmata.studies.training import train
@@ -160,9 +161,9 @@ def draw_floor(ax: Any, rows: Rows) -> Columns:
     columns: dict[str, Any] = {}
     for arm, colour, label in (("", "C0", "affine"), (HIDDEN, "C1", "hidden layer")):
         losses = next(r for r in rows if r.arm == arm and r.k == 0 and r.point["d"] == 2).values["losses"]
-        columns["step"] = np.arange(len(losses))
-        for k, curve in enumerate(losses.T):
-            columns[f"{label} {k + 1}"] = curve
+        columns["step"] = np.arange(len(losses))[::4]
+        for k, curve in enumerate(losses[::4].T):
+            columns[f"{label} {k + 1}"] = as_seen(curve)
             ax.semilogy(columns["step"], curve, color=colour, linewidth=0.8, label=None if k else label)
     ax.axhline(np.log(2), color="0.3", linestyle="--", linewidth=1, label="ln 2")
     ax.set(xlabel="step", ylabel="logistic loss (nats)")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import math
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import typst
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure as Canvas
+from matplotlib.image import imread
 
 from lemmata.reports import Arm, Point, ReportError, evidence, literal, render
 from lemmata.reports.bands import along, rows, scale_of
+from lemmata.reports.figures import to_svg
 from lemmata.reports.surface import FINEST, columns, for_canvas, still
 
 INF, NAN = math.inf, math.nan
@@ -38,6 +46,40 @@ def test_the_data_of_a_figure_is_what_was_plotted():
     assert ElementTree.fromstring(figure.svg).tag.endswith("svg")
     assert figure.svg == render(draw, "name", "caption", "alternative").svg
     assert b"<dc:date>" not in figure.svg and b"<text" not in figure.svg
+
+
+def test_a_thinned_picture_is_the_same_picture():
+    """Both as pixels, by typst's renderer: lines, curves, marks of one style and of several, cells, text."""
+
+    def draw(ax):
+        x = np.linspace(0, 1, 300)
+        ax.plot(x, np.sin(9 * x) + 1e-9 * x, ".", label="marks")
+        ax.scatter(x[::9], x[::9] ** 2, c=x[::9], s=20)
+        ax.plot(np.where(np.arange(300) % 50, x, np.nan), -x, "--")
+        ax.fill_between(x, x - 1, np.cos(40 * x) / 9 - 1, alpha=0.5)
+        corners = np.random.default_rng(0).random((20, 4, 2)) - [0, 2.5]
+        ax.add_collection(PolyCollection(corners, facecolors=[str(k / 20) for k in range(20)]))
+        ax.legend(title="$x^2$")
+
+    canvas = Canvas(figsize=(4, 3))
+    draw(canvas.add_subplot())
+    stream = io.BytesIO()
+    canvas.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    thick, thin = stream.getvalue(), to_svg(canvas)
+    assert len(thin) < 0.75 * len(thick)
+    pictures = [pixels(svg) for svg in (thick, thin, thick.replace(b"L 2", b"L 1"))]
+    same, other = (float(np.abs(pictures[0] - picture).mean()) for picture in pictures[1:])
+    assert same < 0.05 < 0.5 < other
+
+
+def pixels(svg: bytes) -> np.ndarray:
+    """An SVG drawn by typst, in levels of 256."""
+    with tempfile.TemporaryDirectory() as root:
+        Path(root, "picture.svg").write_bytes(svg)
+        page = '#set page(width: 4in, height: 3in, margin: 0pt)\n#image("picture.svg", width: 100%)'
+        Path(root, "page.typ").write_text(page)
+        png = typst.compile(Path(root, "page.typ"), format="png", ppi=144)
+    return imread(io.BytesIO(png))[..., :3] * 255
 
 
 def test_render_refuses_what_is_no_table_or_has_no_words():
