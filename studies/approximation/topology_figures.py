@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lemmata.studies.approximation.pictures import as_seen
+from lemmata.studies.approximation.pictures import as_seen, dots
 
 Rows = Sequence[Any]
 Columns = Mapping[str, Sequence[Any]]
@@ -24,10 +24,10 @@ def draw_classes(ax: Any, rows: Rows) -> Columns:
     """
     row = next(row for row in rows if not row.arm and row.k == 0)
     x, inside = row.values["x"][::3], row.values["label"][::3] > 0  # enough to see
-    for name, chosen in (("around the discs", ~inside), ("discs", inside)):
-        ax.plot(*x[chosen].T, ".", markersize=1.5, label=name)
+    for colour, name, chosen in (("C0", "around the discs", ~inside), ("C1", "discs", inside)):
+        dots(ax, x[chosen], colour, 1.6, name)
     ax.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), markerscale=5)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return {"x1": as_seen(x[:, 0]), "x2": as_seen(x[:, 1]), "disc": inside.astype(int)}
 
 
@@ -51,24 +51,25 @@ def draw_plateau(ax: Any, rows: Rows) -> Columns:
 
 
 def draw_images(ax: Any, rows: Rows) -> Columns:
-    """Two random leaky layers bend the data and tear nothing; two rectifiers flatten them onto rays.
+    """Two random leaky layers bend the data and tear nothing; two rectifiers flatten them.
 
     Two panels side by side. The nine islands become slanted shapes with kinks, still apart, each still behind its
-    moat; under rectifiers, most of the square lies on two rays and a corner.
+    moat; under rectifiers all of the square lies on one ray, islands and what is around them on top of each other.
     """
     columns: dict[str, list[Any]] = {"activation": [], "y1": [], "y2": [], "disc": []}
     arms, names = ("", RECTIFIERS), ("leaky", "rectifier")
     for place, arm in enumerate(arms):
         row = next(r for r in rows if r.arm == arm and r.k == 0 and r.point["layers"] == 2)
-        y, inside = row.values["y"][::7], row.values["label"][::7] > 0
+        y, inside = row.values["y"][:: 9 if arm else 3], row.values["label"][:: 9 if arm else 3] > 0
         y = (y - y.min(0)) / np.maximum(np.ptp(y, axis=0).max(), 1e-12) + np.array([1.15 * place, 0])
-        for colour, chosen in (("C0", ~inside), ("C1", inside)):
-            ax.plot(*y[chosen].T, ".", color=colour, markersize=1)
+        for colour, name, chosen in (("C0", "around the discs", ~inside), ("C1", "discs", inside)):
+            dots(ax, y[chosen], colour, 1.5, "" if place else name)
         columns["activation"] += [names[place]] * len(y)
         columns["y1"] += as_seen(y[:, 0])
         columns["y2"] += as_seen(y[:, 1])
         columns["disc"] += list(inside.astype(int))
     ax.set(aspect="equal", xticks=[0.5, 1.65], xticklabels=["leaky rectifiers", "rectifiers"], yticks=[])
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return columns
 
 
