@@ -12,7 +12,8 @@ from .fits import fit_grid
 from .floors import Floor, best_in_span
 from .fourier import FourierContent, data_lines, fourier_content
 from .free_knots import BestPieces, best_pieces
-from .frequency import FrequencyLearning, frequency_learning
+from .frequency import frequency_learning
+from .frequency_results import FrequencyLearning
 from .integers import UNBOUNDED, Piece, affine_pieces, crossings
 from .lines import LineRegions, PathRegions, regions_on_line, regions_on_path
 from .modes import Modes, circle_modes, interval_modes, sphere_modes

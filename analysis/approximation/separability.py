@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,8 @@ from torch import Tensor
 
 from ..checks import Audit, row
 from ..errors import DataError, NumericsError
-from .exact import kernel_near
 from .halfspaces import WORK, most_right, work
-
-_EXACT = 40  # points in a witness that fractions decide in less than a second
+from .meeting_hulls import meet, meeting, proves, shared_place
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,8 +146,8 @@ def separability(points: Tensor, labels: Tensor, tol: float = 1e-9) -> Separabil
     normal = theta[:-1] / scale
     offset = float(theta[-1] - normal @ centre)
     margin, sure = _margin(x, y, normal, offset)
-    witness, residual = _witness(x, y, lifted, ~right)
-    proved = sure if right.all() else _proves(x, witness, residual)
+    witness, residual = shared_place(x, y, lifted, ~right)
+    proved = sure if right.all() else proves(x, witness, residual)
     return Separability(
         separable=bool(right.all()),
         normal=torch.from_numpy(normal),
@@ -245,59 +242,6 @@ def _margin(x: np.ndarray, y: np.ndarray, normal: np.ndarray, offset: float) -> 
     return float(f.min()) / length if length else 0.0, bool((f > rounding).all())
 
 
-def _meeting(signed: np.ndarray) -> np.ndarray | None:
-    """Weights λ ≥ 0 of sum 2 with Σ λ_i a_i = 0, at most d + 2 of them positive; None if there are none."""
-    n = len(signed)
-    constraints = np.concatenate([signed.T, np.ones((1, n))])
-    limits = np.append(np.zeros(signed.shape[1]), 2.0)
-    found = linprog(np.zeros(n), A_eq=constraints, b_eq=limits, bounds=(0, None), method="highs-ds")
-    return np.where(found.x > 1e-9, found.x, 0.0) if found.status == 0 else None
-
-
-def _witness(x: np.ndarray, y: np.ndarray, lifted: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, float]:
-    """The witness, made exact where it is short, and its residual in the units of the points."""
-    weights = np.zeros(len(x))
-    if not among.any():
-        return weights, 0.0
-    found = _meeting((lifted * y[:, None])[among])
-    if found is None:
-        return weights, inf
-    weights[among] = found
-    support = np.flatnonzero(weights)
-    columns = _columns(x[support], y[support])
-    if len(support) <= _EXACT:
-        exact = kernel_near(columns, weights[support])
-        if all(entry > 0 for entry in exact):
-            total = sum(exact)
-            weights[support] = [float(2 * entry / total) for entry in exact]
-            return weights, 0.0
-    return weights, float(np.abs(columns @ weights[support]).max())
-
-
-def _columns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """y_i (x_i, 1), (d + 1, n)."""
-    return np.concatenate([x, np.ones((len(x), 1))], 1).T * y
-
-
-def _meet(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> bool:
-    """Whether weights so near to these that all are positive solve Σ λ_i y_i (x_i, 1) = 0: fractions decide where that is close."""
-    columns = _columns(x, y)
-    sizes = np.linalg.svd(columns, compute_uv=False)
-    rounding = 8 * columns.size * 2.0**-52 * sizes[0]
-    off = np.linalg.norm(columns @ weights) + rounding * np.linalg.norm(weights)
-    if columns.shape[0] <= columns.shape[1] and off < weights.min() / 2 * (sizes[-1] - rounding):
-        return True  # the least correction, by the pseudo-inverse, is no longer than off over the least singular value
-    if len(weights) > _EXACT:
-        return _proves(x, weights, float(np.abs(columns @ weights).max()))
-    return all(entry > 0 for entry in kernel_near(columns, weights))
-
-
-def _proves(x: np.ndarray, weights: np.ndarray, residual: float) -> bool:
-    """Whether a witness leaves no doubt: none in exact arithmetic, none to speak of where it is too long for that."""
-    long = int((weights > 0).sum()) > _EXACT
-    return residual <= (1e-9 * max(1.0, np.abs(x).max()) if long else 0.0)
-
-
 def _accuracy(
     x: np.ndarray, y: np.ndarray, lifted: np.ndarray, theta: np.ndarray, separable: bool, sure: bool
 ) -> tuple[float, float]:
@@ -308,9 +252,9 @@ def _accuracy(
         exact = most_right(x, y) / n
         return exact, exact
     wrong, left = 0, np.arange(0 if separable else n)
-    while len(left) and (found := _meeting((lifted * y[:, None])[left])) is not None:
+    while len(left) and (found := meeting((lifted * y[:, None])[left])) is not None:
         among = left[found > 0]
-        if not _meet(x[among], y[among], found[found > 0]):  # the program takes hulls that are near for meeting
+        if not meet(x[among], y[among], found[found > 0]):  # the program takes hulls that are near for meeting
             break
         wrong, left = wrong + 1, left[found == 0]
     shares = (float((y * (lifted @ theta) > 0).mean()), float((y > 0).mean()), float((y < 0).mean()))

@@ -55,4 +55,4 @@ def test_figures(row_of: Callable[..., SimpleNamespace]) -> None:
     logistic = separability.hyperplane_xor_logistic
     rows = [row_of(logistic, arm, d=2, steps=20) for arm in ("", separability.HIDDEN)]
     columns = separability.draw_floor(Figure().subplots(), rows)
-    assert {len(column) for column in columns.values()} == {20} and len(columns) == 1 + 2 * separability.NETWORKS
+    assert {len(column) for column in columns.values()} == {5} and len(columns) == 1 + 2 * separability.NETWORKS
