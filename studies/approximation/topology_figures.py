@@ -76,19 +76,22 @@ def draw_images(ax: Any, rows: Rows) -> Columns:
 def draw_fall(ax: Any, rows: Rows) -> Columns:
     """Features of the discs that are left at each layer, of trained networks and of untrained ones.
 
-    Mean of components and loops against the layer. All curves begin at nine. That of trained rectifiers falls below half by
-    the middle of the network, that of trained hyperbolic tangents some layers later and less far; those of untrained
-    networks stay above both, and end between five and six.
+    Mean of components and loops against the layer, with bars of two standard errors over networks. All curves begin at
+    nine. That of trained rectifiers falls below half by the middle of the network, that of trained hyperbolic tangents some
+    layers later; those of untrained networks stay above both, and end between four and six.
     """
     columns: dict[str, Any] = {}
     first = rows[0].point
     for arm, style in (("", "o-"), (UNTRAINED, "s--")):
-        chosen = [row for row in rows if row.arm == arm and row.point == first]
+        chosen = [row for row in rows if row.arm == arm and row.point == first and not row.error]
         for place, activation in enumerate(("relu", first["slower"])):
             label = f"{activation}, {'untrained' if arm else 'trained'}"
-            columns[label] = np.mean(np.concatenate([row.values[activation] for row in chosen]), 0)
-            columns["layer"] = np.arange(len(columns[label]))
-            ax.plot(columns["layer"], columns[label], style, color=f"C{place}", markersize=4, label=label)
-    ax.set(xlabel="hidden layer", ylabel="components and loops", ylim=(0, None))
+            totals = np.concatenate([row.values[activation] for row in chosen])
+            columns["layer"] = 2 * np.arange(1, totals.shape[1] + 1)
+            columns[label] = totals.mean(0)
+            columns[f"{label}: standard error"] = error = totals.std(0, ddof=1) / len(totals) ** 0.5
+            at = columns["layer"] + 0.1 * (place - 0.5)
+            ax.errorbar(at, columns[label], 2 * error, fmt=style, color=f"C{place}", markersize=4, label=label)
+    ax.set(xlabel="hidden layer", ylabel="components and loops", ylim=(0, None), xticks=columns["layer"])
     ax.legend(fontsize="small")
     return columns

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.stats import mannwhitneyu
 
-from lemmata.analysis.topology import betti
-from lemmata.studies.approximation import topology
+from lemmata.analysis.errors import NumericsError
+from lemmata.analysis.topology import betti, betti_through_layers
+from lemmata.studies.approximation import topology, topology_networks
 from lemmata.studies.data import DataError, nine_discs
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -72,16 +74,32 @@ def test_homeomorphic_layers_part_from_their_controls() -> None:
         assert topology.homeomorphic_layers_preserve_betti(**point, **control)["value"] > 2
 
 
-def test_the_layer_of_half_drop() -> None:
-    totals = np.array([[9, 9, 5, 4, 1], [9, 9, 9, 9, 9], [9, 4, 9, 9, 9], [8, 8, 4, 9, 9]])
-    assert topology.half_layer(totals).tolist() == [3, 5, 1, 2]
+def test_pairs_that_are_fewer() -> None:
+    """The statistic of Mann and Whitney, by scipy."""
+    these, those = (np.random.default_rng(k).integers(0, 6, 7 + k) for k in (1, 2))
+    expected = mannwhitneyu(those, these).statistic / (len(these) * len(those))
+    assert topology.fewer(these, those) == pytest.approx(expected) and 0.2 < expected < 0.8
+    assert topology.fewer(np.array([1, 2]), np.array([3])) == 1 and topology.fewer(these, these) == 0.5
+
+
+def test_networks_that_learnt_nothing_are_named() -> None:
+    with pytest.raises(NumericsError, match=r"steps=1\b.*Raise steps or nets"):
+        topology.learnt("relu", 2, 1, draws())
+
+
+def test_two_scales_are_compared_and_the_less_clear_counts() -> None:
+    """Networks as drawn, against the same ones: one half at each scale; and each kind of features by itself."""
+    ones = topology.learnt("relu", 2, 0, draws(3))
+    found = topology.compared(ones, ones)
+    assert found["value"] == found["14 neighbours"] == found["28 neighbours"] == 0.5
 
 
 def test_networks_are_trained_or_left_as_drawn() -> None:
-    drawn, discs, chance = topology.classifiers("relu", 2, 0, draws(5))
-    learnt, same, accuracy = topology.classifiers("relu", 2, 60, draws(5))
+    drawn, discs, chance = topology_networks.classifiers("relu", 2, 0, draws(5))
+    learnt, same, accuracy = topology_networks.classifiers("relu", 2, 60, draws(5))
     assert torch.equal(discs, same) and all(float(row.abs().max()) < 2 for row in discs)
     assert float(accuracy.min()) > 0.85 and float(chance.min()) < 0.85 and drawn[0].widths == (2, *[15] * 10, 1)
-    totals = topology.features(drawn[:1], discs, 14, "layers.[09]")
-    assert totals.shape == (1, 3) and totals[0, 0] == 9 <= totals[0, 1] <= 11 and totals[0, 2] >= 1
+    totals = topology.features(drawn[:1], discs, 14, [1, 10])
+    through = betti_through_layers(drawn[0], discs, None, "layers.[09]", 14, landmarks=150)
+    assert totals.tolist() == through.totals[1:].T.tolist() and 9 <= totals[0, 0] <= 11
     assert learnt[0] is not learnt[1]
