@@ -18,7 +18,8 @@ from .integers import UNBOUNDED, Piece, affine_pieces, crossings
 from .lines import LineRegions, PathRegions, regions_on_line, regions_on_path
 from .modes import Modes, circle_modes, interval_modes, sphere_modes
 from .monotone import MonotoneFloor, monotone_floor
-from .permutations import PermutationFloor, exchangeable_floor, permutation_floor
+from .permutation_results import PermutationFloor
+from .permutations import exchangeable_floor, permutation_floor
 from .planes import PlaneRegions, regions_in_plane
 from .polynomial_floor import polynomial_floor
 from .random_labels import RandomLabels, random_labels

@@ -176,7 +176,8 @@ def fourier_content(
         if not 0 < number <= most:
             remedy = f"Lower it, or raise samples to {4 * cut:g}." if name == "cut" else "Pass tol=0.05."
             raise ArgumentError(name, f"a number above 0, at most {most:g}", repr(number), remedy)
-    private, _ = snapshot(model, dtype, batch_stats)
+    with torch.inference_mode(False):
+        private, _ = snapshot(model, dtype, batch_stats)
     first = next(private.parameters(), lines)
     lines = lines.to(first.device, dtype or first.dtype)
     while True:

@@ -70,8 +70,20 @@ def frequency_learning(
     if not isinstance(steps, int) or steps < 1:
         raise ArgumentError("steps", "a whole number ≥ 1", repr(steps), "Count the steps of training.")
     present = _present(modes, target)
-    target = target.detach()
-    ensemble = Ensemble([snapshot(net, dtype, batch_stats)[0] for net in networks])
+    with torch.inference_mode(False), torch.enable_grad():
+        return _learned(networks, modes, target.detach().clone(), present, optimizer, steps, (dtype, batch_stats))
+
+
+def _learned(
+    networks: Sequence[nn.Module],
+    modes: Modes,
+    target: Tensor,
+    present: Tensor,
+    optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
+    steps: int,
+    copied: tuple[torch.dtype | None, str | None],
+) -> FrequencyLearning:
+    ensemble = Ensemble([snapshot(net, *copied)[0] for net in networks])
     reference = next(iter(ensemble.stacked.values()))
     points, goal = (part.to(reference.device, reference.dtype) for part in (modes.points, target))
     weights = modes.weights.to(goal)

@@ -2,86 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import inf, sqrt
-from typing import Any
+from collections.abc import Callable
+from math import inf, isfinite, sqrt
 
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, DataError
-from ..spectra.results import _axes, _quantile
+from ..errors import ArgumentError, DataError, NumericsError
+from ..spectra.results import _quantile
+from .permutation_results import PermutationFloor
 
 _BLOCK = 512  # sequences drawn at a time
+_TABLE = 2**27  # numbers in the table of labels, 1 GB
 _LEAST = 10  # blocks before an estimate may stop
 _FAR = 6.0  # standard errors by which a position may differ from the others before a sampler is refused
-
-
-@dataclass(frozen=True, repr=False)
-class PermutationFloor:
-    r"""The least loss of any model that gives all orders of a sequence one output.
-
-    Attributes:
-        loss: "squared error", as ``nn.MSELoss``, or "cross entropy" in nats.
-        value: the floor.
-        stderr, dof: its standard error, 0 where all sequences are enumerated, and the degrees of freedom.
-        constant: the loss of the best constant, the floor of a model blind to everything.
-        error_rate: the least share of wrong labels, None for a squared error; its predictor need not be that of ``value``.
-        sequences, multisets: how many were given or drawn, and how many differ by more than the order.
-        best: (N, m) means or (N, classes) probabilities, for each sequence given, that attain the floor, float64 on the CPU;
-            None where they were drawn.
-        converged: whether the interval met the tolerance.
-
-    """
-
-    loss: str
-    value: float
-    stderr: float
-    dof: int
-    constant: float
-    error_rate: float | None
-    sequences: int
-    multisets: int
-    best: Tensor | None
-    converged: bool
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The interval that covers the floor with probability ``level``; a point where it is exact."""
-        half = _quantile(level, self.dof) * self.stderr if self.stderr else 0.0
-        return self.value - half, self.value + half
-
-    def __float__(self) -> float:
-        return self.value
-
-    def __repr__(self) -> str:
-        low, high = self.interval()
-        number = f"{self.value:.6g}" + (f" ± {(high - low) / 2:.1e} (95 %)" if self.stderr else " (exact)")
-        rate = "" if self.error_rate is None else f", error rate {self.error_rate:.4g}"
-        state = "" if self.converged else "; not converged"
-        return (
-            f"PermutationFloor({self.loss} {number}{rate}; best constant {self.constant:.6g}; "
-            f"{self.sequences} sequences, {self.multisets} multisets{state})"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain record that JSON can hold."""
-        return {**vars(self), "best": None if self.best is None else self.best.tolist()}
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> PermutationFloor:
-        """The inverse of :meth:`to_dict`."""
-        best = record["best"]
-        return cls(**{**record, "best": None if best is None else torch.tensor(best, dtype=torch.float64)})
-
-    def plot(self, ax: Any = None) -> Any:
-        """The floor with its interval beside the best constant's loss, on matplotlib axes (new ones if None)."""
-        ax = _axes(ax)
-        low, high = self.interval()
-        ax.bar([0, 1], [self.constant, self.value], yerr=[0, (high - low) / 2], color=["0.7", "C0"], capsize=4)
-        ax.set_xticks([0, 1], ["best constant", "best blind to order"])
-        ax.set(ylabel=self.loss, ylim=(0, None))
-        return ax
 
 
 def permutation_floor(sequences: Tensor, targets: Tensor, weights: Tensor | None = None) -> PermutationFloor:
@@ -102,7 +36,8 @@ def permutation_floor(sequences: Tensor, targets: Tensor, weights: Tensor | None
 
     Cost: sorting N t tokens and N sequences; N t d numbers in memory. In float64.
 
-    Errors: ``DataError`` for no rows, for numbers that are not finite, and for shapes that do not fit.
+    Errors: ``DataError`` for no rows, numbers that are not finite, shapes that do not fit, and labels too large for a
+    table; ``NumericsError`` for targets whose squares overflow.
 
     Source: Lee et al. 2019, Set Transformer; Elesedy & Zaidi 2021, Provably strict generalisation benefit for equivariant
     models (the projection).
@@ -133,6 +68,7 @@ def permutation_floor(sequences: Tensor, targets: Tensor, weights: Tensor | None
     else:
         value, constant = (float(share @ (table - centre).square().mean(1)) for centre in (means[group], overall))
         error_rate = None
+    _check_range(value)
     loss, best = "cross entropy" if labelled else "squared error", means[group].cpu()
     return PermutationFloor(loss, value, 0.0, 0, constant, error_rate, len(group), multisets, best, True)
 
@@ -166,7 +102,7 @@ def exchangeable_floor(
     Cost: K evaluations of the target a sequence.
 
     Errors: ``ArgumentError`` for tol, orders or budget; ``DataError`` for a sampler that is not exchangeable, for values
-    that are not finite, or shapes that do not fit.
+    that are not finite, or shapes that do not fit; ``NumericsError`` for values whose squares overflow.
 
     Source: Elesedy & Zaidi 2021, Provably strict generalisation benefit for equivariant models.
 
@@ -180,6 +116,8 @@ def exchangeable_floor(
         True
 
     """
+    if not isinstance(orders, int):
+        raise ArgumentError("orders", "a whole number above 1", repr(orders), "Leave the default, or raise it.")
     for name, number, least in (("tol", tol, 0.0), ("orders", orders, 1), ("budget", budget, _LEAST * _BLOCK - 1)):
         if not least < number < inf:
             raise ArgumentError(
@@ -201,12 +139,16 @@ def exchangeable_floor(
         if met or drawn + _BLOCK > budget:
             break
     _check_exchangeable(torch.cat(places))
+    _check_range(constant)
     return PermutationFloor(
         "squared error", float(spread.mean()), stderr, drawn - 1, constant, None, drawn, drawn, None, met
     )
 
 
 def _check_rows(sequences: Tensor, targets: Tensor) -> None:
+    for name, given in (("sequences", sequences), ("targets", targets)):
+        if not isinstance(given, Tensor):
+            raise DataError(name, "a tensor", type(given).__name__, f"Pass torch.tensor({name}).")
     fits = sequences.dim() in (2, 3) and len(sequences) and sequences.shape[1] and len(targets) == len(sequences)
     if not fits or targets.dim() not in (1, 2):
         raise DataError(
@@ -225,6 +167,16 @@ def _check_rows(sequences: Tensor, targets: Tensor) -> None:
         raise DataError(
             "targets", "labels (N,) from 0, or real values", given, "Count labels from 0, or pass targets.float()."
         )
+
+    if not targets.is_floating_point() and len(targets) * (int(targets.max()) + 1) > _TABLE:
+        remedy = "Number those that occur: targets.unique(return_inverse=True)[1]."
+        raise DataError("targets", f"at most {_TABLE:.0e} rows times labels", f"a label {int(targets.max())}", remedy)
+
+
+def _check_range(value: float) -> None:
+    if not isfinite(value):
+        remedy = "Scale the targets."
+        raise NumericsError("targets", "a variance that float64 can hold", f"{value:g}", remedy)
 
 
 def _shares(weights: Tensor | None, sequences: Tensor) -> Tensor:

@@ -57,6 +57,9 @@ class Lines(Spectrum):
 
     def __post_init__(self) -> None:
         omega, a = self.frequencies, self.amplitudes
+        for name, given in (("frequencies", omega), ("amplitudes", a)):
+            if not isinstance(given, Tensor):
+                raise DataError(name, "a tensor", type(given).__name__, f"Pass torch.tensor({name}).")
         good = omega.ndim == 2 and omega.shape[:1] == a.shape and len(a)
         good = good and omega.is_floating_point() and a.is_floating_point()
         if not good or not bool(omega.isfinite().all() & a.isfinite().all() & (a != 0).any()):
@@ -71,7 +74,8 @@ class Lines(Spectrum):
 
     @property
     def barron(self) -> float:  # noqa: D102
-        return float(self.amplitudes.abs() @ self.frequencies.norm(dim=1))
+        a = self.amplitudes.double()
+        return float(a.abs() @ self.frequencies.to(a).norm(dim=1))
 
     def __call__(self, x: Tensor) -> Tensor:
         """The function, (n, d) → (n,)."""
@@ -100,6 +104,8 @@ class Bell(Spectrum):
     deviation: float
 
     def __post_init__(self) -> None:
+        if not isinstance(self.dimension, int) or self.dimension < 1:
+            raise ArgumentError("dimension", "a whole number ≥ 1", repr(self.dimension), "Pass that of the points.")
         if not isfinite(self.deviation) or self.deviation <= 0:
             raise ArgumentError("deviation", "a finite positive number", repr(self.deviation), "Pass deviation=1.0.")
 

@@ -153,3 +153,11 @@ def test_no_line_between_tokens() -> None:
     for inputs in (torch.zeros(3, 4, dtype=torch.int64), torch.zeros(1, 4)):
         with pytest.raises(DataError, match="embeddings"):
             data_lines(inputs)
+
+
+def test_inference_mode_changes_nothing() -> None:
+    lines = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU()).eval()
+    expected = fourier_content(net, lines)
+    with torch.inference_mode():
+        assert torch.equal(fourier_content(net, lines.clone()).energies, expected.energies)

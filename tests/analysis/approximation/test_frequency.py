@@ -237,3 +237,15 @@ def test_a_target_keeps_its_gradient() -> None:
 def test_rings_are_refused_by_their_own_name(rings: float) -> None:
     with pytest.raises(ArgumentError, match=r"^rings: expected more than 5.*given .*Take more rings"):
         sphere_modes(rings, 5)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_does_not_ask_how_gradients_are_set(mode: type) -> None:
+    modes = circle_modes(16, 2)
+    nets = [nn.Linear(2, 1, bias=False)]
+    optimizer = partial(torch.optim.SGD, lr=1.0)
+    expected = frequency_learning(nets, modes, modes.points[:, 0], optimizer, 3)
+    with mode():
+        found = frequency_learning(nets, modes, modes.points[:, 0].clone(), optimizer, 3)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(found.residuals, expected.residuals) and nets[0].weight.grad is None

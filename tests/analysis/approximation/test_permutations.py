@@ -138,3 +138,27 @@ def test_records_and_plots():
     assert again.value == found.value == pytest.approx(log(2)) and torch.equal(again.best, found.best)
     assert [bar.get_height() for bar in found.plot().patches] == [found.constant, found.value]
     assert float(found) == found.value and found.interval() == (found.value, found.value)
+
+
+def test_a_change_that_is_too_rare_to_be_seen_is_not_excluded() -> None:
+    """A token of a normal law is above 6 in one of 10⁹: the floor is positive, and the sample saw nothing of it."""
+    found = exchangeable_floor(lambda x: (x[:, 0] > 6).double() + (x > 0).any(1), normal)
+    low, high = found.interval()
+    assert found.stderr == 0 and low == 0 < 1e-9 < high == 3 / found.sequences * found.constant
+    assert "exact" not in repr(found) and "exact" in repr(permutation_floor(torch.eye(2), torch.ones(2)))
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "remedy"),
+    [
+        (lambda: permutation_floor([[0, 1]], torch.ones(1)), "sequences", "torch.tensor"),
+        (lambda: permutation_floor(torch.eye(2), torch.tensor([0, 10**9])), "targets", "unique"),
+        (lambda: permutation_floor(torch.eye(2), torch.tensor([0, 1e200], dtype=torch.float64)), "targets", "Scale"),
+        (lambda: exchangeable_floor(lambda x: 1e200 * x[:, 0], normal), "targets", "Scale"),
+        (lambda: exchangeable_floor(lambda x: x[:, 0], normal, orders=2.5), "orders", "Leave the default"),
+    ],
+)
+def test_more_that_is_refused(call, name: str, remedy: str) -> None:
+    with pytest.raises(la.LemmataError, match=name) as raised:
+        call()
+    assert remedy in str(raised.value)

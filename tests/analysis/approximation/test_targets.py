@@ -222,3 +222,14 @@ def test_waves_without_an_amplitude_are_refused() -> None:
     for omega, a in ((torch.ones(1, 1), torch.zeros(1)), (torch.ones(1, 1).long(), torch.ones(1))):
         with pytest.raises(DataError, match=r"amplitudes.*all 0"):
             Lines(omega, a)
+
+
+def test_spectra_of_mixed_precision_and_of_no_dimension() -> None:
+    """Five times two, and what is refused."""
+    mixed = Lines(torch.tensor([[3.0, 4.0]]), torch.tensor([-2.0], dtype=torch.float64))
+    assert mixed.barron == 10 and mixed.mass == 2
+    for dimension in (0, -1, 2.5):
+        with pytest.raises(ArgumentError, match="dimension.*Pass that of the points"):
+            Bell(dimension, 1.0)
+    with pytest.raises(DataError, match=r"amplitudes.*torch\.tensor"):
+        Lines(torch.ones(1, 1), [1.0])
