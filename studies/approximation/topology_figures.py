@@ -58,17 +58,19 @@ def draw_images(ax: Any, rows: Rows) -> Columns:
     """
     columns: dict[str, list[Any]] = {"activation": [], "y1": [], "y2": [], "disc": []}
     arms, names = ("", RECTIFIERS), ("leaky", "rectifier")
+    middles = []
     for place, arm in enumerate(arms):
         row = next(r for r in rows if r.arm == arm and r.k == 0 and r.point["layers"] == 2)
         y, inside = row.values["y"][:: 9 if arm else 3], row.values["label"][:: 9 if arm else 3] > 0
         y = (y - y.min(0)) / np.maximum(np.ptp(y, axis=0).max(), 1e-12) + np.array([1.15 * place, 0])
         for colour, name, chosen in (("C0", "around the discs", ~inside), ("C1", "discs", inside)):
             dots(ax, y[chosen], colour, 1.5, "" if place else name)
+        middles.append((y[:, 0].min() + y[:, 0].max()) / 2)
         columns["activation"] += [names[place]] * len(y)
         columns["y1"] += as_seen(y[:, 0])
         columns["y2"] += as_seen(y[:, 1])
         columns["disc"] += list(inside.astype(int))
-    ax.set(aspect="equal", xticks=[0.5, 1.65], xticklabels=["leaky rectifiers", "rectifiers"], yticks=[])
+    ax.set(aspect="equal", xticks=middles, xticklabels=["leaky rectifiers", "rectifiers"], yticks=[])
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return columns
 

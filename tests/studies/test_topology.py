@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure as Canvas
 from scipy import ndimage
 from scipy.stats import mannwhitneyu
 
 from lemmata.analysis.errors import NumericsError
 from lemmata.analysis.topology import betti, betti_through_layers
+from lemmata.reports.figures import to_svg
 from lemmata.studies.approximation import topology, topology_networks
+from lemmata.studies.approximation.topology_figures import draw_classes
 from lemmata.studies.data import DataError, nine_discs
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -44,6 +50,17 @@ def test_a_seed_means_the_same_discs_and_bad_numbers_are_refused() -> None:
     for wrong in (dict(step=0.0), dict(discs=0), dict(margin=-1.0)):
         with pytest.raises(DataError, match=r"such as step=0\.19"):
             nine_discs(draws(), **wrong)
+
+
+def test_pictures_of_the_data_show_every_point_they_carry(row_of: Callable[..., SimpleNamespace]) -> None:
+    """The strokes read back from the axes, and as many dots in the picture."""
+    canvas = Canvas()
+    columns = draw_classes(canvas.subplots(), [row_of(topology.naitzat_d1_betti_discs, order=0)])
+    strokes = [patch.get_path().vertices[::2] for patch in canvas.axes[0].patches]
+    drawn = np.concatenate(strokes)[:, 0]
+    assert np.allclose(np.sort(drawn), np.sort(columns["x1"]), atol=1e-2)
+    assert len(strokes[1]) == sum(columns["disc"]) and 1500 < len(drawn) == len(columns["x1"])
+    assert to_svg(canvas).count(b"\nM ") > len(drawn) - 10
 
 
 def test_counts_part_from_their_controls() -> None:
