@@ -146,9 +146,9 @@ def exchangeable_floor(
 
 
 def _check_rows(sequences: Tensor, targets: Tensor) -> None:
-    for name, given in (("sequences", sequences), ("targets", targets)):
-        if not isinstance(given, Tensor):
-            raise DataError(name, "a tensor", type(given).__name__, f"Pass torch.tensor({name}).")
+    for name, part in (("sequences", sequences), ("targets", targets)):
+        if not isinstance(part, Tensor):
+            raise DataError(name, "a tensor", type(part).__name__, f"Pass torch.tensor({name}).")
     fits = sequences.dim() in (2, 3) and len(sequences) and sequences.shape[1] and len(targets) == len(sequences)
     if not fits or targets.dim() not in (1, 2):
         raise DataError(

@@ -57,9 +57,9 @@ class Lines(Spectrum):
 
     def __post_init__(self) -> None:
         omega, a = self.frequencies, self.amplitudes
-        for name, given in (("frequencies", omega), ("amplitudes", a)):
-            if not isinstance(given, Tensor):
-                raise DataError(name, "a tensor", type(given).__name__, f"Pass torch.tensor({name}).")
+        for name, value in (("frequencies", omega), ("amplitudes", a)):
+            if not isinstance(value, Tensor):
+                raise DataError(name, "a tensor", type(value).__name__, f"Pass torch.tensor({name}).")
         good = omega.ndim == 2 and omega.shape[:1] == a.shape and len(a)
         good = good and omega.is_floating_point() and a.is_floating_point()
         if not good or not bool(omega.isfinite().all() & a.isfinite().all() & (a != 0).any()):
