@@ -32,7 +32,8 @@ class EquivariantMaps:
     Attributes:
         basis: (dim, d_out, d_in), orthonormal in the Frobenius product, float64 on the CPU.
         singular: (d_in d_out,), singular values of the constraints, in ascending order, in units of the largest.
-        tolerance: below which a singular value is rounding, 50 ε κ √(d_in d_out), κ the worst condition of a generator.
+        tolerance: below which a singular value is rounding, 50 ε κ √(d_in d_out), κ the worst condition of a generator and ε
+            that of the coarsest dtype in which matrices came that are not of whole numbers.
         order: of the group that the generators generate; None if it is infinite or was not walked through.
         characters: the dimension by characters, None without the order.
 
@@ -80,6 +81,7 @@ class EquivariantMaps:
         if tuple(weight.shape) != tuple(self.basis.shape[1:]):
             expected, given = f"a matrix {tuple(self.basis.shape[1:])}", f"shape {tuple(weight.shape)}"
             raise OperandError("weight", expected, given, "Pass W with a row for each output.")
+        weight = weight if weight.is_floating_point() else weight.double()
         basis = self.basis.to(weight)
         return torch.einsum("kab,kcd,cd->ab", basis, basis, weight)
 
@@ -126,7 +128,7 @@ def equivariant_maps(
         \dim = \frac1{|G|} \sum_g \overline{\chi_\text{out}(g)}\,\chi_\text{in}(g).
 
     The left side is the null space of ρ_out ⊗ 1 − 1 ⊗ ρ_inᵀ, stacked over the generators, by a singular value decomposition;
-    the right one, over the finite group that they generate, is a second count that shares nothing with it.
+    each scaled to matrices of norm one, so that the length of a derivative does not matter; the right one, over the finite group that they generate, is a second count that shares nothing with it.
 
     Args:
         rho_in: generator → its matrix (d_in, d_in) on inputs, as ``action.matrix(g, shape)`` gives them. For tensors of order k
@@ -141,8 +143,8 @@ def equivariant_maps(
 
     Cost: a dense decomposition in d_in d_out unknowns, at most 4096; one product an element and generator.
 
-    Errors: ``ArgumentError`` for names that do not match, ``OperandError`` for matrices that do not fit, are singular or, with
-    ``group``, no homomorphism; ``CapacityError`` beyond 4096 unknowns.
+    Errors: ``ArgumentError`` for names that do not match, ``OperandError`` for matrices that do not fit, are complex, singular
+    or, with ``group``, no homomorphism; ``CapacityError`` beyond 4096 unknowns.
 
     Source: maron2019invariant, finzi2021practical.
 
@@ -174,11 +176,14 @@ def equivariant_maps(
     elif (walked := closure(reps, ["rho_in", "rho_out"] if group is None else ["group"], _ORDER)) is not None:
         order = walked.order
         characters = float((walked.traces["rho_in"] * walked.traces["rho_out"]).mean())  # real: no conjugate
-    basis, singular, tolerance = _null_space(reps["rho_in"], reps["rho_out"], algebra)
+    eps = max(_rounding(matrices[g]) for matrices in (rho_in, rho_out) for g in names)
+    basis, singular, tolerance = _null_space(reps["rho_in"], reps["rho_out"], algebra, eps)
     return EquivariantMaps(basis, singular, tolerance, order, characters)
 
 
-def _null_space(rho_in: Matrices, rho_out: Matrices, algebra: Collection[Any]) -> tuple[Tensor, Tensor, float]:
+def _null_space(
+    rho_in: Matrices, rho_out: Matrices, algebra: Collection[Any], eps: float
+) -> tuple[Tensor, Tensor, float]:
     d_in, d_out = len(next(iter(rho_in.values()))), len(next(iter(rho_out.values())))
     unknowns = d_in * d_out
     if unknowns > _LARGEST:
@@ -186,13 +191,17 @@ def _null_space(rho_in: Matrices, rho_out: Matrices, algebra: Collection[Any]) -
         remedy = "Split the representations into direct summands and ask for each pair of them."
         raise CapacityError("rho_out ⊗ rho_in", f"at most {_LARGEST} entries of a map", given, remedy)
     units = [torch.eye(d, dtype=torch.float64, device="cpu") for d in (d_in, d_out)]
-    rows = [torch.kron(rho_out[g], units[0]) - torch.kron(units[1], rho_in[g].T.contiguous()) for g in rho_in]
-    _, values, vectors = linalg.svd(torch.cat(rows).numpy())
+    size = {g: max(float(torch.linalg.matrix_norm(rho[g], 2)) for rho in (rho_in, rho_out)) or 1.0 for g in rho_in}
+    rows = [
+        torch.kron(rho_out[g] / size[g], units[0]) - torch.kron(units[1], (rho_in[g] / size[g]).T.contiguous())
+        for g in rho_in
+    ]
+    _, values, vectors = linalg.svd(torch.cat(rows).numpy(), full_matrices=False)
     scale = max(float(values[0]), np.finfo(float).tiny)
     singular = torch.from_numpy(values[::-1] / scale)
     finite = [m for rho in (rho_in, rho_out) for g, m in rho.items() if g not in algebra]
     condition = max((float(torch.linalg.cond(m)) for m in finite), default=1.0)
-    tolerance = 50 * sqrt(unknowns) * np.finfo(float).eps * condition
+    tolerance = 50 * sqrt(unknowns) * eps * condition
     dimension = unknowns if float(values[0]) <= tolerance else int((singular <= tolerance).sum())
     if dimension == unknowns:
         singular = torch.zeros_like(singular)
@@ -201,13 +210,24 @@ def _null_space(rho_in: Matrices, rho_out: Matrices, algebra: Collection[Any]) -
 
 
 def _matrix(name: str, g: Any, matrix: Any) -> Tensor:
-    found = torch.as_tensor(matrix).detach().to("cpu", torch.float64).contiguous()
+    given = torch.as_tensor(matrix).detach()
+    if given.is_complex():
+        remedy = "Pass its real form, [[Re, −Im], [Im, Re]]."
+        raise OperandError(f"{name}[{g!r}]", "a real matrix", str(given.dtype), remedy)
+    found = given.to("cpu", torch.float64).contiguous()
     if found.dim() != 2 or found.shape[0] != found.shape[1] or not len(found):
         remedy = "Pass action.matrix(g, shape), or the matrix itself."
         raise OperandError(f"{name}[{g!r}]", "a square matrix", f"shape {tuple(found.shape)}", remedy)
     if not bool(found.isfinite().all()):
         raise OperandError(f"{name}[{g!r}]", "finite entries", "some that are not", "Correct the matrix.")
     return found
+
+
+def _rounding(matrix: Any) -> float:
+    """The rounding error of a matrix's entries, of the dtype in which it came; of float64 where they are whole numbers."""
+    found = torch.as_tensor(matrix).detach()
+    whole = not found.is_floating_point() or bool((found == found.round()).all())
+    return float(np.finfo(float).eps) if whole else torch.finfo(found.dtype).eps
 
 
 def _check(name: str, matrices: Mapping[Any, Tensor], algebra: Collection[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Canonical forms: exact invariance from one pass, or a few, instead of an average over the whole group."""
+"""Canonical forms: invariance to rounding from one pass, or a few, instead of an average over the whole group."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ class Canonicalised(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The mean of the model over the canonical forms of x."""
         seen = [(self.model(form), back) for form, back in self.frame.views(x)]
+        for y, _ in seen if self.back else ():
+            if not isinstance(y, Tensor) or y.dim() != 3 or y.shape[:2] != x.shape[:2]:
+                expected = f"outputs ({x.shape[0]}, {x.shape[1]}, c), which move as inputs do"
+                given = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+                raise OperandError("model", expected, given, "Pass outputs='invariant', or return one row an element.")
         return torch.stack([back(y) if self.back else y for y, back in seen]).mean(0)
 
     def extra_repr(self) -> str:  # noqa: D102
@@ -50,7 +55,7 @@ class Canonicalised(nn.Module):
 def canonicalise(
     model: nn.Module | Callable[[Tensor], Tensor], frame: Frame, outputs: str = "invariant"
 ) -> Canonicalised:
-    r"""A model made exactly invariant, or equivariant, by canonical forms of its inputs.
+    r"""A model made invariant, or equivariant, by canonical forms of its inputs: exactly, but for the frame's own rounding.
 
     .. math:: f_F(x) = \frac1{|F(x)|} \sum_{g \in F(x)} \rho_\text{out}(g)\, f(g^{-1} x)
 
@@ -64,8 +69,8 @@ def canonicalise(
 
     Cost: a pass for each element of the frame.
 
-    Errors: ``ArgumentError`` for another ``outputs``, ``ModelStateError`` with the module's name for dropout that is on; the
-    frame's own.
+    Errors: ``ArgumentError`` for another ``outputs``, ``ModelStateError`` with the module's name for dropout that is on,
+    ``OperandError`` for outputs that cannot move as inputs do; the frame's own.
 
     Source: puny2022frame.
 
@@ -88,12 +93,15 @@ def canonicalise(
 def sorting() -> Frame:
     r"""The frame of S_n on sets (b, n, c): elements in lexicographic order.
 
-    Elements that are equal in all entries may stand in either order, which changes nothing.
+    Elements that are equal in all entries may stand in either order: all these orders are in F(x), so that on the way back
+    they share the mean of their outputs.
+
+    Errors: ``OperandError`` for another shape.
 
     Example:
         >>> (form, back), = sorting().views(torch.tensor([[[2, 0], [1, 5], [1, 4]]]))
-        >>> form.tolist(), back(form).tolist()
-        ([[[1, 4], [1, 5], [2, 0]]], [[[2, 0], [1, 5], [1, 4]]])
+        >>> form.tolist(), back(form.float()).tolist()
+        ([[[1, 4], [1, 5], [2, 0]]], [[[2.0, 0.0], [1.0, 5.0], [1.0, 4.0]]])
 
     """
 
@@ -104,7 +112,10 @@ def sorting() -> Frame:
             key = x[..., column].gather(1, order)
             order = order.gather(1, key.argsort(dim=1, stable=True))
         places = order.argsort(dim=1)
-        return [(_picked(x, order), lambda y: _picked(y, places))]
+        form = _picked(x, order)
+        fresh = (form[:, 1:] != form[:, :-1]).any(2).long()
+        block = torch.cat([torch.zeros_like(order[:, :1]), fresh.cumsum(1)], 1)  # the same for equal elements
+        return [(form, lambda y: _picked(_shared(y, block), places))]
 
     return Frame("lexicographic order", views)
 
@@ -112,7 +123,10 @@ def sorting() -> Frame:
 def principal_axes() -> Frame:
     r"""The frame of E(d) on point clouds (b, n, d): centred, turned onto the axes of their covariance, in all 2^d signs.
 
-    Errors: ``NumericsError`` where two variances of a cloud agree within 10⁻⁴ of the largest: its axes are then arbitrary.
+    The axes are known to rounding over the gap of the variances, up to 10⁴ ε: in float32 invariance may be no better than 10⁻³.
+
+    Errors: ``OperandError`` for another shape or dtype, ``NumericsError`` for coordinates that are not finite, and where two
+    variances of a cloud agree within 10⁻⁴ of the largest: its axes are then arbitrary.
 
     Example:
         >>> cloud = torch.tensor([[[0.0, 0.0], [0.0, 4.0], [1.0, 2.0], [-1.0, 2.0]]])
@@ -123,6 +137,10 @@ def principal_axes() -> Frame:
 
     def views(x: Tensor) -> list[View]:
         _shaped("principal_axes", x, "point clouds (b, n, d)")
+        if not x.is_floating_point():
+            raise OperandError("principal_axes", "real coordinates", str(x.dtype), "Pass x.float().")
+        if not bool(x.isfinite().all()):
+            raise NumericsError("principal_axes", "finite coordinates", "nan or infinity", "Leave these clouds out.")
         centre = x.mean(1, keepdim=True)
         variances, axes = torch.linalg.eigh((x - centre).mT @ (x - centre) / x.shape[1])  # (b d), (b d d)
         gaps = (variances.diff(dim=1) / variances[:, -1:]).amin(1) if x.shape[2] > 1 else variances[:, 0] + 1
@@ -141,6 +159,13 @@ def principal_axes() -> Frame:
 
 def _picked(x: Tensor, order: Tensor) -> Tensor:
     return x.gather(1, order[..., None].expand(-1, -1, x.shape[2]))
+
+
+def _shared(y: Tensor, block: Tensor) -> Tensor:
+    """The mean of the rows of each block of equal elements, at all of them: (b, n, c), (b, n) → (b, n, c)."""
+    size = torch.zeros_like(y[..., :1]).scatter_add(1, block[..., None], torch.ones_like(y[..., :1]))
+    where = block[..., None].expand_as(y)
+    return (torch.zeros_like(y).scatter_add(1, where, y) / size.clamp(min=1)).gather(1, where)
 
 
 def _shaped(name: str, x: Any, expected: str) -> None:

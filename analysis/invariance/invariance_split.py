@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, OperandError
+from ..errors import ArgumentError, NumericsError, OperandError
 from ..jackknife import jackknife
 from ..operators.data import call, count, take
-from ..operators.snapshot import _refuse_randomness
+from ..operators.snapshot import snapshot
 from ..spectra.results import Estimate, _axes
 from .action import Action, invariant
-from .symmetrise import inverse
+from .symmetrise import inverse, one_tensor
 
 _GROUPS = 20  # of examples, for the jackknife
 _BLOCK = 16  # draws between two looks at the interval
@@ -30,7 +30,7 @@ class InvarianceSplit:
         symmetric: ‖Qf‖². rest: ‖f − Qf‖². share: rest over the sum: 0 for a symmetric function, 1 for one that averages to 0.
         elements: of the group that each example was moved by. exact: whether that is all of them.
         examples: how many.
-        converged: whether the interval of ``share`` is within the tolerance.
+        converged: whether the interval of ``share`` is within the tolerance; also what ``share.converged`` says.
 
     The errors are those of drawing the examples, and of drawing the elements where the group was sampled.
     """
@@ -79,18 +79,23 @@ class InvarianceSplit:
 class _Energies:
     """Sums over elements for each example of a group: of outputs turned back, and of their squares."""
 
-    def __init__(self, inputs: Any) -> None:
-        self.inputs, self.elements = inputs, 0
+    def __init__(self, inputs: Any, examples: int) -> None:
+        self.inputs, self.examples, self.elements = inputs, examples, 0
         self.total: Tensor | None = None
         self.squares: Tensor | float = 0.0
 
     def add(self, model: Callable[..., Any], action: Action, g: Any) -> None:
         """One element more."""
         y = call(model, action.on_inputs(g, self.inputs))
+        one_tensor(y)
+        if not y.dim() or len(y) != self.examples:
+            expected, given = f"a row for each example, ({self.examples}, …)", f"shape {tuple(y.shape)}"
+            raise OperandError("model", expected, given, "Leave the mean over examples out.")
         if action.on_outputs is not invariant:
             moved = action.on_outputs(inverse(action, g, self.inputs), y)
             _isometric(action, g, y, moved)
             y = moved
+        y = torch.view_as_real(y) if y.is_complex() else y
         y = (y.flatten(1) if y.dim() > 1 else y[:, None]).double()
         self.total = y if self.total is None else self.total + y
         self.squares = self.squares + y.square().sum(1)
@@ -99,6 +104,9 @@ class _Energies:
     def split(self, exact: bool) -> Tensor:
         """‖Qf‖² and ‖f − Qf‖² of each example, (2, b); without bias where elements were drawn."""
         assert self.total is not None
+        if not bool(torch.as_tensor(self.squares).isfinite().all()):
+            remedy = "Look for overflow or division by zero in the model, or divide its outputs by their size."
+            raise NumericsError("model", "outputs of finite square", "nan or infinity", remedy)
         mean = (self.total / self.elements).square().sum(1)
         rest = (self.squares / self.elements - mean).clamp(min=0)
         if not exact:
@@ -136,8 +144,9 @@ def invariance_split(
 
     Cost: a pass of the model for each element.
 
-    Errors: ``OperandError`` for inputs that do not fit or an action on outputs that changes their norm, ``ModelStateError`` with
-    the module's name for dropout that is on, ``ArgumentError`` for tol or most outside their domain.
+    Errors: ``OperandError`` for inputs or outputs that do not fit or an action on outputs that changes their norm,
+    ``ModelStateError`` with the module's name for dropout or batch statistics, ``NumericsError`` for outputs that are not
+    finite, ``ArgumentError`` for tol or most outside their domain.
 
     Source: elesedy2021provably.
 
@@ -153,13 +162,12 @@ def invariance_split(
     if not tol > 0 or most < _BLOCK:
         raise ArgumentError("tol, most", f"tol > 0 and most ≥ {_BLOCK}", f"{tol}, {most}", "Pass tol=0.05, most=256.")
     if isinstance(model, nn.Module):
-        for name, module in model.named_modules():
-            _refuse_randomness(name, module)
+        model = snapshot(model, None, None)[0]
     action.check(inputs)
     examples = count(inputs, None, "inputs")
     order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed), device="cpu")
     parts = order.tensor_split(min(_GROUPS, examples))
-    energies = [_Energies(take(inputs, chosen, examples)) for chosen in parts]
+    energies = [_Energies(take(inputs, chosen, examples), len(chosen)) for chosen in parts]
     sizes = torch.tensor([len(chosen) for chosen in parts], dtype=torch.float64, device="cpu")
     exact = action.enumerable and action.order <= most
     with torch.no_grad():
@@ -167,18 +175,18 @@ def invariance_split(
             for g in action.elements:
                 for group in energies:
                     group.add(model, action, g)
-            return _result(energies, sizes, True, tol)
+            return _result(energies, sizes, True, tol, seed)
         generator = torch.Generator().manual_seed(seed)
         while True:
             for group in energies:
                 for _ in range(_BLOCK):
                     group.add(model, action, action.draw(generator))
-            found = _result(energies, sizes, False, tol)
+            found = _result(energies, sizes, False, tol, seed)
             if found.converged or found.elements + _BLOCK > most:
                 return found
 
 
-def _result(energies: list[_Energies], sizes: Tensor, exact: bool, tol: float) -> InvarianceSplit:
+def _result(energies: list[_Energies], sizes: Tensor, exact: bool, tol: float, seed: int) -> InvarianceSplit:
     sums = torch.stack([group.split(exact).sum(1) for group in energies], 1)  # (2, groups)
     total, examples, groups = sums.sum(1, keepdim=True), sizes.sum(), len(sizes)
     without = torch.cat([total - sums, total], 1)  # the last column without none
@@ -189,11 +197,12 @@ def _result(energies: list[_Energies], sizes: Tensor, exact: bool, tol: float) -
 
     def estimate(values: Tensor, name: str) -> Estimate:
         stderr = jackknife(float(values[-1]), values[:-1], sizes) if groups > 1 else inf
-        return Estimate(float(values[-1]), stderr, max(groups - 1, 1), None, evaluations, 0, name)
+        return Estimate(float(values[-1]), stderr, max(groups - 1, 1), None, evaluations, seed, name)
 
     share = estimate(shares, "share")
     low, high = share.interval()
     met = (high - low) / 2 <= tol
+    share = replace(share, converged=met)
     symmetric, rest = estimate(means[0], "symmetric"), estimate(means[1], "rest")
     return InvarianceSplit(symmetric, rest, share, energies[0].elements, exact, int(examples), met)
 

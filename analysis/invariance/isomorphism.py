@@ -104,7 +104,7 @@ def wl_classes(
     At the start a node has the colour of its features, a tuple that of its entries, of which of them are equal, and of the
     edges between them. Graphs are in one class if every colour occurs equally often in both. What this says: other classes,
     not isomorphic; one class, nothing, but no message-passing network can tell them apart (k = 1; after t rounds, none of t
-    layers), and no first-order formula with counting and k + 1 variables. Folklore k-WL equals the oblivious (k + 1)-WL.
+    layers whose messages depend on the states at their ends alone), and no first-order formula with counting and k + 1 variables. Folklore k-WL equals the oblivious (k + 1)-WL.
 
     Args:
         graphs, features: as :func:`~lemmata.analysis.invariance.graphs.union` reads them: adjacencies (n, n), pairs

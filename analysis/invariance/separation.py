@@ -26,7 +26,8 @@ class Separation:
 
     Attributes:
         distinct: how many embeddings there are, two within ``tol`` (through others, if need be) counted as one.
-        classes: how many classes the test has; no message-passing network has more.
+        classes: how many classes the test has; after as many rounds as layers no network has more whose messages depend on the
+            states at their ends alone (one that divides by degrees, such as a GCN, sees these a round ahead).
         within: the largest distance of two embeddings in one class: rounding, for such a network.
         between: the smallest distance of two embeddings in different classes.
         plateau: the thresholds [low, high) at which ``distinct`` is the same.
@@ -135,8 +136,8 @@ def separation(
         raise ArgumentError("tol", "a number between 0 and 1", repr(tol), "Leave tol out for its default.")
     test = wl_classes(graphs, features, dimension, rounds)
     embeddings = _embedded(model, graphs, features)
-    scale = float(np.linalg.norm(embeddings, axis=1).max())
-    distances = pdist(embeddings / scale if scale else embeddings)
+    embeddings = embeddings / (np.abs(embeddings).max() or 1.0)  # before squares that may overflow
+    distances = pdist(embeddings / (np.linalg.norm(embeddings, axis=1).max() or 1.0))
     heights = np.sort(linkage(distances, "single")[:, 2])
     joined = int((heights <= tol).sum())
     plateau = (

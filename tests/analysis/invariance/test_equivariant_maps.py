@@ -95,6 +95,24 @@ def test_isotropic_tensors() -> None:
         equivariant_maps(algebra, {i: -A for i, A in algebra.items()}, group=algebra, algebra=algebra)
 
 
+def test_neither_the_length_of_a_derivative_nor_single_precision_adds_or_loses_maps() -> None:
+    J, none = turn(pi / 2), torch.zeros(2, 2, dtype=torch.float64)
+    both = {"a": torch.block_diag(J, none), "b": torch.block_diag(none, J)}
+    short = {"a": both["a"], "b": 1e-16 * both["b"]}
+    assert (
+        equivariant_maps(short, short, algebra=both).dimension
+        == 4
+        == equivariant_maps(both, both, algebra=both).dimension
+    )
+    Q = actions.haar(3, torch.Generator().manual_seed(0), reflections=True)
+    plane = {"spin": torch.block_diag(J, torch.zeros(1, 1, dtype=torch.float64))}
+    single = {"spin": (Q @ plane["spin"] @ Q.T).float()}
+    found = equivariant_maps(single, plane, algebra=plane)
+    assert found.dimension == 3 and found.converged and found.tolerance > 1e-6
+    nearly = {"spin": (Q @ plane["spin"] @ Q.T + 1e-8 * torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))}
+    assert equivariant_maps(nearly, plane, algebra=plane).dimension < 3  # in double precision that is no rounding
+
+
 def test_any_basis_will_do() -> None:
     skew = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     group = symmetric(4)
@@ -140,6 +158,7 @@ def test_doubt_is_said() -> None:
         ({"a": torch.eye(2)}, {"a": torch.ones(2, 2)}, OperandError, r"rho_out\['a'\].*name derivatives in `algebra`"),
         ({"a": torch.eye(2)}, {"a": torch.tensor([[torch.nan]])}, OperandError, r"rho_out\['a'\]: expected finite"),
         ({"a": torch.eye(2), "b": torch.eye(3)}, {"a": torch.eye(1), "b": torch.eye(1)}, OperandError, "one size"),
+        ({"a": torch.eye(1) * 1j}, {"a": torch.eye(1)}, OperandError, r"rho_in\['a'\]: expected a real.*real form"),
         ({"a": torch.eye(100)}, {"a": torch.eye(100)}, CapacityError, "Split the representations"),
     ],
 )
@@ -156,6 +175,8 @@ def test_records_and_refusals() -> None:
     none = equivariant_maps({"a": torch.eye(1)}, {"a": -torch.eye(2)})
     assert none.dimension == 0 and EquivariantMaps.from_dict(none.to_dict()).basis.shape == (0, 2, 1)
     assert none.gap[0] == 0 and none.converged
+    whole = torch.eye(3, dtype=torch.int64).roll(1, 0)
+    assert torch.allclose(maps.project(whole), whole.double(), atol=1e-14)  # a circulant stays
     with pytest.raises(OperandError, match=r"weight: .*\(3, 3\)"):
         maps.project(torch.ones(2, 3))
     assert len(maps.plot().lines) == 3

@@ -104,6 +104,12 @@ def test_models_and_graphs_that_do_not_fit() -> None:
         separation(dropping, RINGS)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_the_size_of_embeddings_does_not_matter(size: float) -> None:
+    found = separation(lambda x, A: edges(x, A).double() * size, FOURS)
+    assert (found.distinct, found.between) == (7, 0) and found.plateau == pytest.approx((0, 1 / 6))
+
+
 def test_features_may_carry_a_gradient() -> None:
     x = [torch.arange(6.0, requires_grad=True)] * 2
     assert repr(separation(Summing(), RINGS, x)) == repr(separation(Summing(), RINGS, [part.detach() for part in x]))

@@ -70,6 +70,18 @@ def test_sampled_average_has_an_interval() -> None:
     assert exact.exact and exact.interval()[0].tolist() == exact.interval()[1].tolist() == [2.0]
 
 
+def test_average_of_a_model_with_gradients_and_of_a_constant_image() -> None:
+    """Parameters that require gradients do no harm; on a blank image the average over turns is still that over turns."""
+    model, x = net(20, 2, 1), torch.tensor([[[3.0, 4.0]]], dtype=torch.float64)
+    found = symmetrise(lambda x: model(x[:, 0]), actions.motions(2, shifts=0.0), draws=16).average(x)
+    assert not found.value.requires_grad and torch.isfinite(found.stderr).all()
+    turns = actions.finite("turns", (0, 1, 2, 3), lambda g, x: x.rot90(g, (-2, -1)), outputs="same")
+    ramp, blank = torch.arange(9.0).view(1, 3, 3), torch.ones(1, 3, 3)
+    mean = symmetrise(lambda x: x * ramp, turns)(blank)
+    assert torch.allclose(mean, torch.stack([ramp.rot90(g, (-2, -1)) for g in range(4)]).mean(0))
+    assert [inverse(turns, g, blank) for g in range(4)] == [0, 3, 2, 1]
+
+
 def test_training_the_average_trains_the_model() -> None:
     model = net(4, 3, 1)
     symmetrise(model, actions.permutations(3))(draw(5, 2, 3)).sum().backward()
@@ -92,14 +104,19 @@ def test_orbit_of_images_and_targets() -> None:
 
 
 def test_sorted_sets_do_not_mind_the_order() -> None:
-    x = torch.randint(3, (4, 6, 2), generator=torch.Generator().manual_seed(8)).double()  # with ties
+    x = torch.randint(2, (4, 6, 2), generator=torch.Generator().manual_seed(8)).double()  # six of four kinds: with ties
     flat = net(9, 12, 3)
     whole = canonicalise(lambda s: flat(s.flatten(1)), sorting())
     order = [3, 5, 0, 1, 4, 2]
     assert torch.equal(whole(x[:, order]), whole(x))
     assert not torch.allclose(flat(x[:, order].flatten(1)), flat(x.flatten(1)), atol=1e-3)
     rows = canonicalise(lambda s: flat(s.flatten(1))[:, :1, None] * s.cumsum(1), sorting(), outputs="same")
-    x = draw(10, 4, 6, 2)  # without ties: equal elements may be told apart by their place
+    assert torch.allclose(rows(x[:, order]), rows(x)[:, order], atol=1e-14)  # equal elements share what they get
+    twins = [[i for i in range(6) if torch.equal(x[0, i], x[0, j])] for j in range(6)]
+    found = rows(x)[0]
+    assert all(torch.allclose(found[i], found[j], atol=1e-15) for j in range(6) for i in twins[j])
+    assert max(map(len, twins)) > 1
+    x = draw(10, 4, 6, 2)
     assert torch.allclose(rows(x[:, order]), rows(x)[:, order], atol=1e-14)
     listed = [sorted(map(tuple, s.tolist())) for s in x]
     assert sorting().views(x)[0][0].tolist() == [[list(e) for e in s] for s in listed]
@@ -155,6 +172,18 @@ def test_split_of_a_sampled_group() -> None:
     assert all(r.converged and not r.exact and r.elements % 16 == 0 for r in runs)
     hard = invariance_split(lambda x: 1 + x[:, 0, 0] ** 2, x, rotations, tol=1e-6, most=32)
     assert not hard.converged and hard.elements == 32 and "not converged" in repr(hard)
+    assert not hard.share.converged and runs[3].share.converged and runs[3].share.seed == 3
+
+
+def test_split_leaves_the_model_alone_and_takes_complex_outputs() -> None:
+    x, signs = draw(21, 40, 3), actions.signs("invariant")
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1)).double()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ModelStateError, match=r"BatchNorm1d.*eval\(\)"):
+        invariance_split(model, x, signs)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items()) and model.training
+    half = invariance_split(lambda x: torch.complex(x.abs(), x), x, signs)  # even in its real part, odd in the other
+    assert float(half) == pytest.approx(0.5)
 
 
 def test_symmetric_and_odd_functions() -> None:
@@ -176,6 +205,23 @@ def test_symmetric_and_odd_functions() -> None:
         (lambda: symmetrise(lambda x: x, actions.permutations(9)), CapacityError, "Pass draws=64"),
         (lambda: symmetrise(lambda x: x, actions.motions(2)), CapacityError, "canonicalise the inputs"),
         (lambda: symmetrise(lambda x: x, actions.motions(2), draws=1), ArgumentError, "draws: .*Pass draws=64"),
+        (lambda: symmetrise(lambda x: x, actions.cyclic_shifts(5))(torch.ones(1, 8)), OperandError, "5 entries"),
+        (
+            lambda: symmetrise(lambda x: x.argmax(1), actions.permutations(3))(draw(0, 2, 3)),
+            OperandError,
+            "model: .*scores or probabilities",
+        ),
+        (
+            lambda: symmetrise(lambda x: x[:, 0], actions.motions(2), draws=2).average(draw(0, 1, 1, 2), tol=-1),
+            ArgumentError,
+            "tol, most: .*most=1024",
+        ),
+        (
+            lambda: symmetrise(lambda x: x[:, 0] * 1j, actions.motions(2), draws=2).average(draw(0, 1, 1, 2)),
+            OperandError,
+            "model: .*view_as_real",
+        ),
+        (lambda: orbit(torch.ones(1, 3), actions.permutations(3), draws=0), ArgumentError, "draws: .*Pass draws=64"),
         (lambda: symmetrise(nn.Dropout(), actions.signs()), ModelStateError, r"Dropout.*eval\(\)"),
         (lambda: orbit(torch.ones(1, 9), actions.permutations(9)), CapacityError, "4096"),
         (lambda: orbit(torch.ones(1, 1, 2, 3), actions.rotations(4)), OperandError, "square"),
@@ -183,6 +229,25 @@ def test_symmetric_and_odd_functions() -> None:
         (lambda: canonicalise(nn.Dropout(), sorting()), ModelStateError, "Dropout"),
         (lambda: sorting().views(torch.ones(3, 2)), OperandError, r"sorting: .*x\[None\]"),
         (lambda: principal_axes().views(torch.eye(3)[None]), NumericsError, r"symmetrise\(model, actions.motions"),
+        (lambda: principal_axes().views(torch.ones(1, 4, 2).long()), OperandError, r"principal_axes: .*x.float\(\)"),
+        (lambda: principal_axes().views(torch.full((1, 4, 2), torch.nan)), NumericsError, "finite coordinates.*Leave"),
+        (
+            lambda: canonicalise(lambda x: x.sum((1, 2))[:, None], sorting(), "same")(draw(0, 2, 3, 1)),
+            OperandError,
+            r"model: .*\(2, 1\).*outputs='invariant'",
+        ),
+        (
+            lambda: invariance_split(lambda x: x[:, 0] * torch.nan, draw(0, 9, 3), actions.permutations(3)),
+            NumericsError,
+            "model: .*nan or infinity.*Look for overflow",
+        ),
+        (
+            lambda: invariance_split(lambda x: x[:, 0] * 1e200, draw(0, 9, 3), actions.permutations(3)),
+            NumericsError,
+            "model: .*divide its outputs",
+        ),
+        (lambda: invariance_split(lambda x: x.mean(), draw(0, 9, 3), actions.signs()), OperandError, "row for each"),
+        (lambda: invariance_split(lambda x: (x, x), draw(0, 9, 3), actions.signs()), OperandError, "model: .*tuple"),
         (lambda: invariance_split(lambda x: x, torch.ones(2, 3), actions.signs(), tol=0), ArgumentError, "tol=0.05"),
         (
             lambda: invariance_split(lambda x: x, draw(0, 2, 3, 2), actions.motions(2, outputs="same")),
@@ -193,6 +258,11 @@ def test_symmetric_and_odd_functions() -> None:
             lambda: inverse(actions.finite("half", (0, 1), lambda g, x: x.roll(g, 1)), 1, draw(0, 1, 3)),
             OperandError,
             "half: .*Complete the group",
+        ),
+        (
+            lambda: inverse(actions.finite("twice", range(6), lambda g, x: x.roll(g, 1)), 1, draw(0, 1, 3)),
+            OperandError,
+            "twice: .*undone by 2 and 5.*inverse=lambda",
         ),
     ],
 )
