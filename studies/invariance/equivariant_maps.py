@@ -9,8 +9,7 @@ for rotations @cohen2017steerable @weiler2019general, one weight for each patter
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import reduce
+from collections.abc import Mapping
 from itertools import product
 from math import comb, factorial, gcd
 from typing import Any
@@ -20,37 +19,20 @@ import torch
 from torch import Tensor
 
 from lemmata.analysis import EquivariantMaps, actions, equivariant_maps
-from lemmata.architectures.point_groups import IRREPS, Element, elements, kernel_dimension, representation, transform
+from lemmata.architectures.point_groups import IRREPS, elements, kernel_dimension, representation
 from lemmata.studies.claim import AtMost, Equals, Grid, claim, script
+from lemmata.studies.invariance.equivariant_maps_figures import draw_commutants, draw_filters, draw_points
+from lemmata.studies.invariance.representations import (
+    averaged,
+    cycle,
+    cycle_lengths,
+    grid_matrix,
+    orbit_filters,
+    permutation_matrix,
+    power,
+)
 
-Rows = Sequence[Any]
-Columns = Mapping[str, Sequence[Any]]
 Matrices = Mapping[str, Tensor]
-
-
-def permutation_matrix(images: Sequence[int]) -> Tensor:
-    """The matrix that sends e_i to e_images[i]."""
-    matrix = torch.zeros(len(images), len(images), dtype=torch.float64, device="cpu")
-    matrix[list(images), list(range(len(images)))] = 1.0
-    return matrix
-
-
-def cycle(n: int, step: int = 1) -> Tensor:
-    """The cyclic shift of n positions."""
-    return permutation_matrix([(i + step) % n for i in range(n)])
-
-
-def cycle_lengths(images: Sequence[int]) -> list[int]:
-    """The lengths of a permutation's cycles."""
-    left, lengths = set(range(len(images))), []
-    while left:
-        start = place = left.pop()
-        length = 1
-        while (place := images[place]) != start:
-            left.remove(place)
-            length += 1
-        lengths.append(length)
-    return lengths
 
 
 def hidden(matrices: Matrices, draws: torch.Generator) -> tuple[Matrices, Tensor]:
@@ -64,32 +46,6 @@ def commutant(matrix: Tensor, draws: torch.Generator) -> tuple[EquivariantMaps, 
     turned, Q = hidden({"g": matrix}, draws)
     maps = equivariant_maps(turned, turned)
     return maps, Q.T @ maps.basis @ Q
-
-
-def draw_commutants(ax: Any, rows: Rows) -> Columns:
-    """A matrix drawn at random, and the nearest ones to it that commute with the shift and with another permutation.
-
-    Three squares of red and blue cells. The first is noise, the second has constant stripes along its diagonals, each wrapping
-    round: a circulant. The third repeats blocks of the first in an order that the eye does not find.
-    """
-    first = [row for row in rows if not row.arm][-1]
-    chosen = [row for row in rows if row.point == first.point and row.k == first.k]
-    pictures = [first.values["drawn"], *(row.values["nearest"] for row in chosen[:2])]
-    n = len(pictures[0])
-    sheet = np.full((n, 3 * n + 2), np.nan)
-    for i, picture in enumerate(pictures):
-        sheet[:, i * (n + 1) : i * (n + 1) + n] = picture / np.abs(picture).max()
-    ax.imshow(sheet, cmap="RdBu", vmin=-1, vmax=1)
-    ax.set_xticks(
-        [i * (n + 1) + (n - 1) / 2 for i in range(3)],
-        ["drawn", "commutes with\nthe shift", "with a random\npermutation"],
-    )
-    ax.set_yticks([])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.grid(visible=False)
-    names = ("drawn", "commutes with the shift", "commutes with a permutation")
-    return {name: picture.ravel() for name, picture in zip(names, pictures, strict=True)}
 
 
 @claim(
@@ -169,11 +125,6 @@ def shift_commutant_cycles(n: int, seed: int, signs: bool = False) -> dict[str, 
     return {"value": maps.dimension / count, "dimension": maps.dimension, "cycles": np.array(sorted(lengths))}
 
 
-def power(matrix: Tensor, k: int) -> Tensor:
-    """The k-th Kronecker power; of order 0 the trivial representation."""
-    return reduce(torch.kron, [matrix] * k, torch.ones(1, 1, dtype=torch.float64, device="cpu"))
-
-
 def tensor_maps(n: int, k: int, l: int, group: str, draws: torch.Generator) -> EquivariantMaps:  # noqa: E741
     """Maps from tensors of order k to order l on n points that commute with the group, in random bases."""
     generators = {"cycle": cycle(n)}
@@ -236,26 +187,6 @@ def bell_number_equivariant_maps_invariants(k: int, spare: int, seed: int, group
     return tensor_maps(k + spare, k, 0, group, torch.Generator().manual_seed(seed)).dimension
 
 
-def draw_points(ax: Any, rows: Rows) -> Columns:
-    """Weights of a layer from edges to edges: permutations stop at fifteen, cyclic shifts grow with the cube of the points.
-
-    Logarithmic vertical axis. Dots for the symmetric group rise from one to fourteen at three points and fifteen at four, and
-    stay there; those of the cyclic group lie on n³.
-    """
-    points = sorted({row.point["n"] for row in rows})
-    columns: dict[str, Any] = {"points": points}
-    for arm, label in (("", "all permutations"), ("all permutations: cyclic shifts", "cyclic shifts")):
-        columns[label] = [
-            next(r.values["dimension"] for r in rows if r.arm == arm and r.point["n"] == n) for n in points
-        ]
-        ax.semilogy(points, columns[label], "o", label=label)
-    ax.axhline(15, color="0.6", linewidth=1, label="Bell number 15")
-    ax.semilogy(points, np.array(points) ** 3.0, color="0.6", linestyle="--", linewidth=1, label="n³")
-    ax.set(xlabel="points", ylabel="dimension", xticks=points)
-    ax.legend(fontsize="small")
-    return columns
-
-
 @claim(
     source="maron2019invariant",
     predicts=Equals(1, within=0.01, of="each"),
@@ -276,58 +207,6 @@ def bell_number_equivariant_maps_boundary(n: int, seed: int, group: str = "symme
     """
     maps = tensor_maps(n, 2, 2, group, torch.Generator().manual_seed(seed))
     return {"value": maps.dimension / patterns(4, n), "dimension": maps.dimension}
-
-
-def grid_matrix(h: Element, side: int) -> Tensor:
-    """How h moves the pixels of a square, as a matrix (side², side²)."""
-    pixels = torch.eye(side**2, dtype=torch.float64, device="cpu").view(-1, side, side)
-    return transform(h, pixels).flatten(1).T.contiguous()
-
-
-def averaged(
-    group: Sequence[Element], out: Mapping[Element, Tensor], into: Mapping[Element, Tensor], side: int
-) -> Tensor:
-    r"""The average of κ ↦ ρ_out(h) κ(h⁻¹·) ρ_in(h)⁻¹ over a set of elements, as a matrix on filters (d_out d_in side²)."""
-    moves = [torch.kron(torch.kron(out[h], into[h]), grid_matrix(h, side)) for h in group]  # ρ orthogonal: ρ⁻ᵀ = ρ
-    return torch.stack(moves).mean(0)
-
-
-def draw_filters(ax: Any, rows: Rows) -> Columns:
-    """The six filters of five by five pixels that quarter turns and reflections leave as they are.
-
-    Six small squares in a row, each one orbit of pixels: the centre, then sets of four or eight pixels around it, alike in all
-    four directions.
-    """
-    chosen = next(row for row in rows if not row.arm and row.point["flips"] == 1 and row.point["k"] == 5)
-    filters = chosen.values["filters"] > 0
-    sheet = np.full((5, 6 * len(filters) - 1), np.nan)
-    for i, one in enumerate(filters):
-        sheet[:, 6 * i : 6 * i + 5] = one
-    ax.imshow(sheet, cmap="Blues", vmin=-0.15, vmax=1.3)
-    ax.set_xticks([6 * i + 2 for i in range(len(filters))], [str(i + 1) for i in range(len(filters))])
-    ax.set_yticks([])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.grid(visible=False)
-    return {f"filter {i + 1}": one.ravel().astype(int) for i, one in enumerate(filters)}
-
-
-def orbit_filters(projection: Tensor, side: int) -> np.ndarray:
-    """The columns of a projector on filters that differ: the orbits of single pixels, (orbits, side, side)."""
-    distinct: list[Tensor] = []
-    for column in projection.T:
-        if all(float((column - other).abs().max()) > 1e-9 for other in distinct):
-            distinct.append(column)
-    return (
-        torch.stack(sorted(distinct, key=lambda f: abs(float(f @ _squared_radius(side)) / float(f.sum()))))
-        .view(-1, side, side)
-        .numpy()
-    )
-
-
-def _squared_radius(side: int) -> Tensor:
-    offsets = torch.arange(side, dtype=torch.float64, device="cpu") - (side - 1) / 2
-    return (offsets[:, None] ** 2 + offsets**2).flatten()
 
 
 @claim(

@@ -104,8 +104,8 @@ def flat_minima(
     function, with the same loss everywhere. With $T = "diag"(alpha, alpha^(-1))$ acting on the two layers, the Hessian
     changes from $H$ to $T^(-1) H T^(-1)$: its largest eigenvalue and its trace grow like $alpha^2$ @dinh2017sharp. The matrix
     $"diag" abs(theta) thin H thin "diag" abs(theta)$, the Hessian in units of the parameters, does not change, because
-    $abs(theta)$ becomes $T abs(theta)$; its largest eigenvalue is, to second order, the adaptive sharpness of
-    @kwon2021asam.
+    $abs(theta)$ becomes $T abs(theta)$; where the gradient vanishes, its largest eigenvalue times half the squared radius is,
+    to second order, the adaptive sharpness of @kwon2021asam.
 
     Measured at a trained network is the ratio of a measure after to before the rescaling. The statement is that it equals
     one; the switch is the measure. In the controls the parameters change the function: only the first layer is

@@ -2,8 +2,8 @@ r"""Which changes of coordinates an optimiser does not notice.
 
 Gradient descent knows the geometry of parameter space only through the inner product, so it commutes with every rotation;
 momentum @polyak1964methods keeps this. Adam @kingma2015adam divides each coordinate by its own running scale: that makes
-it blind to the unit in which the loss is measured, and blind to nothing else but permutations and signs of the
-coordinates. Symmetries of an optimiser decide which conservation laws of the loss it inherits @kunin2021neural.
+it blind to the unit in which the loss is measured, and of the rotations leaves only those that permute the coordinates and
+change their signs. Symmetries of an optimiser decide which conservation laws of the loss it inherits @kunin2021neural.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def optimizer_equivariance_permutations(
     quick=Grid(factor=[1e-6, 1e6], seeds=5),
     full=Grid(factor=[1e-9, 1e-6, 1e-3, 1e3, 1e6, 1e9], seeds=20),
     controls={
-        "a step size for each coordinate: gradient descent": dict(optimizer="SGD"),
+        "steps in units of past gradients: gradient descent": dict(optimizer="SGD"),
         "no ε beside the gradient: ε = 1e-8, gradients near 1e-9": dict(eps=1e-8, unit=1e-9),
     },
 )

@@ -49,7 +49,7 @@ def commuting(states: States, x: Tensor, A: Tensor, orders: Tensor) -> dict[str,
     read_out = farthest(found[-1].sum(1), found[-1][:1].sum(1).expand(len(orders), -1))
     here, there = found[-1][0, :, 0][orders[1]], found[-1][1, :, 0]
     return {
-        "value": max(*by_layer, read_out),
+        "value": np.max([*by_layer, read_out]),  # nan, if one of them is
         "by layer": by_layer,
         "read-out": read_out,
         "the same bits": (found[-1] == found[-1][0][orders]).flatten(1).all(1)[1:].double().mean(),

@@ -8,7 +8,6 @@ instead of the function, and comes to the same where the model is linear, or sym
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -21,10 +20,9 @@ from lemmata.analysis.invariance.actions import Action
 from lemmata.architectures import MLP
 from lemmata.studies.claim import AtMost, Equals, Grid, claim, script
 from lemmata.studies.data import digits, gaussian, one_hot
+from lemmata.studies.invariance.least_squares_gains import coefficients, gains
+from lemmata.studies.invariance.symmetrisation_figures import draw_energies, draw_gains, draw_paths
 from lemmata.studies.training import descent, flat_parameters, load_parameters, objective, squared_error
-
-Rows = Sequence[Any]
-Columns = Mapping[str, Sequence[Any]]
 
 _DIGITS = 200  # images, and as many held out
 
@@ -58,33 +56,6 @@ def task(setting: str, draws: torch.Generator) -> tuple[Action, nn.Module, Tenso
     x = gaussian(draws, 200, 4)
     y = torch.stack([x.amax(1), x.square().sum(1).sqrt()], 1)  # of a set of four numbers
     return actions.permutations(4), trained(perceptron(draws, 4, 32, 2), x[:100], y[:100], 100, 0.1), x[100:], y[100:]
-
-
-def draw_energies(ax: Any, rows: Rows) -> Columns:
-    """The error of a network is that of its average over the group and what is not invariant, end to end.
-
-    Two pairs of bars, for turned digits and for sets. In each pair a single bar stands beside one of two parts piled up; both
-    are equally high.
-    """
-    chosen = {row.point["setting"]: row.values for row in rows if not row.arm and row.k == 0}
-    columns: dict[str, Any] = {"setting": list(chosen)}
-    for name in ("error", "error of the average", "not invariant"):
-        columns[name] = [float(values[name]) / float(values["error"]) for values in chosen.values()]
-    place = np.arange(len(chosen))
-    ax.bar(place - 0.2, columns["error"], 0.36, color="0.7", label="error of f")
-    ax.bar(place + 0.2, columns["error of the average"], 0.36, color="C0", label="error of its average")
-    ax.bar(
-        place + 0.2,
-        columns["not invariant"],
-        0.36,
-        bottom=columns["error of the average"],
-        color="C1",
-        label="not invariant",
-    )
-    ax.set_xticks(place, columns["setting"])
-    ax.set(ylabel="share of the squared error", ylim=(0, 1.45))
-    ax.legend(fontsize="small", loc="upper center", ncols=3)
-    return columns
 
 
 @claim(
@@ -126,32 +97,6 @@ def reynolds_pythagoras(
         "error of the average": after,
         "not invariant": rest,
     }
-
-
-def gains(d: int, n: int, sets: int, theta: Tensor, spread: float, draws: torch.Generator) -> Tensor:
-    r"""Risk of least squares less that of its average over the swap of halves, for each of many data sets of noise one.
-
-    Inputs are normal of variance one, those of the first half of variance `spread`²; the least norm solution where n < d.
-    """
-    scale = torch.ones(d, device=theta.device)
-    scale[: d // 2] = spread
-    x = gaussian(draws, sets, n, d) * scale
-    y = x @ theta + gaussian(draws, sets, n)
-    if n >= d:
-        fitted = torch.linalg.solve(x.mT @ x, (x.mT @ y[..., None])[..., 0])  # (sets, d)
-    else:
-        fitted = (x.mT @ torch.linalg.solve(x @ x.mT, y)[..., None])[..., 0]
-    averaged = (fitted + fitted.roll(d // 2, 1)) / 2
-    risks = [((w - theta) * scale).square().sum(1) for w in (fitted, averaged)]
-    return risks[0] - risks[1]
-
-
-def coefficients(d: int, kept: float, moved: float, draws: torch.Generator) -> Tensor:
-    """A vector in a random direction whose part that the swap keeps has squared norm `kept`, the other part `moved`."""
-    theta = gaussian(draws, d)
-    even = theta + theta.roll(d // 2, 0)
-    odd = theta - theta.roll(d // 2, 0)
-    return even * kept**0.5 / even.norm() + odd * moved**0.5 / odd.norm()
 
 
 _LAW = {"inputs whose law the group keeps: half of them doubled": dict(spread=2.0)}
@@ -204,23 +149,6 @@ def elesedy_zaidi_gap_interpolation(
     """
     draws = torch.Generator().manual_seed(seed)
     return float(gains(d, n, sets, coefficients(d, strength, moved, draws), spread, draws).mean())
-
-
-def draw_gains(ax: Any, rows: Rows) -> Columns:
-    """Averaging pays until the part of the target that is not invariant is as large as the noise it removes.
-
-    Gain against the squared size of that part, both in units of the noise. Dots fall along a straight line from one to minus
-    one, which crosses zero at one.
-    """
-    chosen = [row for row in rows if not row.arm]
-    parts = sorted({row.point["part"] for row in chosen})
-    measured = [float(np.mean([row.values["value"] for row in chosen if row.point["part"] == p])) for p in parts]
-    ax.axhline(0, color="0.7", linewidth=1)
-    ax.plot(parts, [1 - p for p in parts], color="0.6", label="theory")
-    ax.plot(parts, measured, "o", label="measured")
-    ax.set(xlabel="non-invariant part of the target over the noise", ylabel="gain over the noise")
-    ax.legend()
-    return {"part": parts, "measured": measured, "theory": [1 - p for p in parts]}
 
 
 @claim(
@@ -302,24 +230,6 @@ def tied(group: str, filters: int, draws: torch.Generator, tie: bool) -> nn.Modu
     return net
 
 
-def draw_paths(ax: Any, rows: Rows) -> Columns:
-    """How far a network in training is from invariance: not at all with the whole group and a symmetric start.
-
-    Logarithmic vertical axis against the step. The claim's curve stays at rounding; one rises from rounding to order one within
-    the first steps, and one begins there and stays.
-    """
-    first = next(row for row in rows if not row.arm)
-    columns: dict[str, Any] = {"step": first.values["steps"]}
-    for row in rows:
-        if row.point == first.point and row.k == first.k:
-            label = row.arm.partition(": ")[2] or "whole group, symmetric start"
-            columns[label] = np.maximum(row.values["path"], 1e-17)
-            ax.semilogy(columns["step"], columns[label], "o-", markersize=3, label=label)
-    ax.set(xlabel="step", ylabel="relative invariance error")
-    ax.legend(fontsize="small")
-    return columns
-
-
 @claim(
     source="chen2020group",
     predicts=AtMost("rounding(500, 10)", of="max"),
@@ -357,14 +267,15 @@ def augmentation_equals_averaging_path(
             marks.append(step)
         batch = (action.on_inputs(action.draw(draws), x), y) if sampled else whole
         flat = flat - 0.2 * objective(net, squared_error, *batch)(flat)[1]
-    return {"value": max(path), "path": np.array(path), "steps": np.array(marks)}
+    return {"value": np.max(path), "path": np.array(path), "steps": np.array(marks)}
 
 
 def defect(model: nn.Module, x: Tensor, action: Action) -> float:
     """The largest relative change of the outputs under an element."""
     with torch.no_grad():
         y = model(x)
-        return max(((model(action.on_inputs(g, x)) - y).norm() / y.norm()).item() for g in action.elements)
+        gaps = torch.stack([(model(action.on_inputs(g, x)) - y).norm() for g in action.elements])
+        return (gaps / y.norm()).max().item()
 
 
 if __name__ == "__main__":

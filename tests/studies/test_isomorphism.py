@@ -88,10 +88,11 @@ def test_sums_see_the_classes_and_the_controls_do_not() -> None:
     point = {"nodes": 5, "activation": "tanh", "layers": 2, "seed": 0}
     found = study.gin_injectivity_random(**point)
     assert found["value"] == 0 and found["classes"] == 21 and found["within"] < 1e-14 < 1e-6 < found["between"]
-    seen = {}
+    seen, pairs = {}, {}
     for name, control in study.gin_injectivity_random.controls.items():
-        seen[name.partition(": ")[2]] = study.gin_injectivity_random(**{**point, **control})["distinct"]
-    assert seen.pop("four rectifiers") < 21
+        found, label = study.gin_injectivity_random(**{**point, **control}), name.partition(": ")[2]
+        seen[label], pairs[label] = found["distinct"], found["value"]
+    assert seen.pop("four rectifiers") < 21 and pairs["means"] == 21 * 20 / 2 and pairs["convolutions (GCN)"] == 1
     assert seen == {"means": 1, "maxima": 1, "attention (GAT)": 1, "convolutions (GCN)": 20}
 
 

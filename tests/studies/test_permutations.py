@@ -48,6 +48,8 @@ def test_the_error_is_that_of_numpy() -> None:
     assert np.allclose(found["here"], here) and np.allclose(found["there"], there)
     kept = orders.commuting(lambda h, _: [2 * h, h**2], x, A, two)
     assert kept["value"] == 0 and kept["the same bits"] == 1
+    lost = orders.commuting(lambda h, _: [h, 0 * h, h], x, A, two)  # nothing over nothing in one layer
+    assert np.isnan(lost["value"])
     summed = orders.commuting(lambda h, _: [h * torch.tensor([1.0, 1.0, 3.0])[:, None]], x, A, two)
     assert summed["read-out"] == pytest.approx(abs((4 + 1 + 6) - 15) / 15)
 
