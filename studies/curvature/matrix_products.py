@@ -159,7 +159,7 @@ def draw_edge(ax: Any, rows: Rows) -> Columns:
 @claim(
     source=("penson2011product", "liu2016bulk"),
     predicts=Scales("width", power=-2 / 3, within=0.15),
-    quick=Grid(depth=[2], width=[32, 64, 128, 256], networks=[50], seeds=8),
+    quick=Grid(depth=[2], width=[32, 64, 128, 256], networks=[50], seeds=10),
     full=Grid(depth=[1, 2, 3], width=[32, 64, 128, 256, 512], networks=[25], seeds=20),
     controls=CONTROLS,
     figures=(draw_edge,),
