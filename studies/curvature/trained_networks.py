@@ -219,7 +219,7 @@ def hutchinson_variance_trained(model: str, law: str, probes: int, seed: int, sy
 @claim(
     source="meyer2021hutchpp",
     predicts=AtMost(-0.85, of="mean"),
-    quick=Grid(model=MODELS, repetitions=[40], seeds=8),
+    quick=Grid(model=MODELS, repetitions=[40], seeds=10),
     full=Grid(model=MODELS, repetitions=[400], seeds=10),
     controls={name: TRACE_CONTROLS[name] for name in TRACE_CONTROLS if "sketch" in name},
 )
