@@ -183,21 +183,42 @@ class ImageAction:
 
     def moved(self, h: Tensor) -> Tensor:
         """−v · ∇h on a map (…, h, w)."""
-        tall, wide = h.shape[-2:]
-        down, across = tall / self.size[0], wide / self.size[1]  # pixels of the map in one of the input
-        y = _centred(tall, h)[:, None] / down
-        x = _centred(wide, h) / across
-        vy, vx = FIELDS[self.name][0](y, x)
-        total = torch.zeros_like(h)
-        if bool(vy.any()):
-            total = total - vy * down * (slopes(tall, self.boundary).to(h) @ h)
-        if bool(vx.any()):
-            total = total - vx * across * (h @ slopes(wide, self.boundary).to(h).mT)
-        return total
+        shape = h.shape[-2], h.shape[-1]
+        down, across = (_along(axis, self.name, self.size, shape, self.boundary, h.dtype, h.device) for axis in (0, 1))
+        parts = []
+        if down:
+            parts.append(down[0] @ h if down[1] is None else down[1] * (down[0] @ h))
+        if across:
+            parts.append(h @ across[0].mT if across[1] is None else across[1] * (h @ across[0].mT))
+        return parts[0] + parts[1] if len(parts) == 2 else parts[0] if parts else torch.zeros_like(h)
 
 
-def _centred(n: int, like: Tensor) -> Tensor:
-    return torch.arange(n, dtype=like.dtype, device=like.device) - (n - 1) / 2
+@cache
+def _along(
+    axis: int,
+    name: str,
+    size: tuple[int, int],
+    shape: tuple[int, int],
+    boundary: str,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor | None] | None:
+    """D and w such that −v ∂h along one axis of a map is w times the product with D; w is in D where it varies along it alone."""
+    with torch.inference_mode(False):  # for calls that need a graph too
+        rates = [part / whole for part, whole in zip(shape, size, strict=True)]  # pixels of the map in one of the input
+        y, x = (_centred(n) / rate for n, rate in zip(shape, rates, strict=True))
+        v = -rates[axis] * FIELDS[name][0](y[:, None].expand(shape), x.expand(shape))[axis]
+        D = slopes(shape[axis], boundary)
+        if not bool(v.any()):
+            return None
+        line = v.select(1 - axis, 0)
+        if bool((v == line.unsqueeze(1 - axis)).all()):
+            return (line[:, None] * D).to(device, dtype), None
+        return D.to(device, dtype), v.to(device, dtype)
+
+
+def _centred(n: int) -> Tensor:
+    return torch.arange(n, dtype=torch.float64, device="cpu") - (n - 1) / 2
 
 
 def _side(tokens: int) -> int:
@@ -215,11 +236,12 @@ def slopes(n: int, boundary: str) -> Tensor:
         [[0.0, 0.5, 0.0], [-0.5, 0.0, 0.5], [0.0, -0.5, 0.0]]
 
     """
-    eye = torch.eye(n, dtype=torch.float64, device="cpu")
-    if boundary == "zeros":
-        ones = torch.ones(n - 1, dtype=torch.float64, device="cpu") / 2
-        return torch.diag(ones, 1) - torch.diag(ones, -1)
-    omega = 2 * torch.pi * torch.fft.rfftfreq(n, dtype=torch.float64, device="cpu")
-    if n % 2 == 0:
-        omega[-1] = 0  # a wave of alternating signs has its extrema on the pixels
-    return torch.fft.irfft(1j * omega[:, None] * torch.fft.rfft(eye, dim=0), n=n, dim=0)
+    with torch.inference_mode(False):  # for calls that need a graph too
+        if boundary == "zeros":
+            ones = torch.ones(n - 1, dtype=torch.float64, device="cpu") / 2
+            return torch.diag(ones, 1) - torch.diag(ones, -1)
+        omega = 2 * torch.pi * torch.fft.rfftfreq(n, dtype=torch.float64, device="cpu")
+        if n % 2 == 0:
+            omega[-1] = 0  # a wave of alternating signs has its extrema on the pixels
+        eye = torch.eye(n, dtype=torch.float64, device="cpu")
+        return torch.fft.irfft(1j * omega[:, None] * torch.fft.rfft(eye, dim=0), n=n, dim=0)

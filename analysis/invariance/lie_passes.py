@@ -96,6 +96,11 @@ def per_example(h: Tensor, examples: int, place: str) -> Tensor:
     raise DataError(place, f"a first axis that counts {examples} examples", f"shape {tuple(h.shape)}", remedy)
 
 
+def squares(h: Tensor, examples: int, place: str) -> Tensor:
+    """‖h‖² of each example in double precision, (N,), without a copy of h."""
+    return torch.linalg.vector_norm(per_example(h, examples, place), dim=1, dtype=torch.float64).square()
+
+
 def over_inputs(inputs: Any, change: Callable[[str, Tensor], Tensor]) -> Any:
     """The inputs with every floating-point tensor changed: of one tensor, a tuple, list or mapping."""
     if isinstance(inputs, Tensor):
@@ -137,9 +142,7 @@ class _Forward:
         if moved is None:
             return output
         tangent = torch.zeros_like(h) if tangent is None else tangent
-        size, own, other = (
-            per_example(part, self.examples, name).double().square().sum(1) for part in (h, moved, tangent)
-        )
+        size, own, other = (squares(part, self.examples, name) for part in (h, moved, tangent))
         moving = own + other + max(self.rates) * size  # rounding of V x is there though V h may vanish
         self.places.append(Place(name, kind, self.generator.words(name, h), tangent - moved, size, moving))
         return forward_ad.make_dual(h.contiguous(), moved) if self.reset else output  # h may be expanded

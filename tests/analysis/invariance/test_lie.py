@@ -57,6 +57,33 @@ def test_cubic_interpolation_has_the_sine_of_the_frequency_in_its_place() -> Non
     assert not torch.allclose(slope, omega * truth, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("boundary", ["torus", "zeros"])
+def test_generators_are_the_sum_over_both_axes(name: str, boundary: str) -> None:
+    """−v_y ∂_y h − v_x ∂_x h from einsum over the map's own coordinates; a single pixel does not move but by translation."""
+    h = images(5, 2, 3)
+    y, x = torch.meshgrid(*[torch.arange(5, dtype=torch.float64) - 2] * 2, indexing="ij")
+    down, across = FIELDS[name][0](y, x)
+    D = slopes(5, boundary)
+    truth = -down * torch.einsum("ij,bcjk->bcik", D, h) - across * torch.einsum("ij,bckj->bcki", D, h)
+    found = la.image_generator(name, (5, 5), boundary)
+    moved = found("input", h)
+    assert moved is not None and torch.allclose(moved, truth, atol=1e-13) and float(truth.norm()) > 1
+    turned = found("input", h.mT.contiguous().mT)  # another layout in memory
+    assert turned is not None and torch.allclose(turned, truth, atol=1e-13)
+    pixel = found("pixel", torch.ones(2, 3, 1, 1, dtype=torch.float64))
+    assert pixel is not None and not pixel.any()
+
+
+def test_a_generator_first_used_in_inference_mode_serves_graphs_afterwards() -> None:
+    generator, h = la.image_generator("scale", (11, 11)), images(11)
+    with torch.inference_mode():
+        first = generator("input", h)
+    second = generator("input", h.requires_grad_())
+    assert first is not None and second is not None and torch.allclose(first, second.detach(), atol=1e-14)
+    assert torch.autograd.grad(second.square().sum(), h)[0].any()
+
+
 def test_the_flow_of_a_translation_is_the_shift() -> None:
     x = images(9)
     flow = la.image_generator("x-translation", (9, 9)).flow("input", x, 2.0)
