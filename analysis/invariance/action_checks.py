@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from ..errors import OperandError
 from .action import Action, distance, drawn_from
+from .nestings import coarsest
 
 
 def homomorphism(action: Action, inputs: Any, outputs: Any = None, pairs: int = 32, seed: int = 0) -> float:
@@ -37,7 +36,7 @@ def homomorphism(action: Action, inputs: Any, outputs: Any = None, pairs: int = 
     action.check(inputs)
     worst, spaces = 0.0, [("inputs", action.on_inputs, inputs)]
     spaces += [] if outputs is None else [("outputs", action.on_outputs, outputs)]
-    tolerance = 64 * max(_epsilon(inputs), 0.0 if outputs is None else _epsilon(outputs))
+    tolerance = 64 * coarsest((inputs, outputs))
     for name, act, item in spaces:
         error = distance(act(action.identity, item), item)
         if not error <= tolerance:
@@ -108,8 +107,3 @@ def _products(action: Action, g: Any, h: Any, inputs: Any, moved: Any, tolerance
         given = f"no such element for g = {action.show(g)}, h = {action.show(h)}"
         remedy = "Correct the elements' action, or complete the group."
         raise OperandError(f"{action.name} on inputs", "ρ(g)ρ(h) = ρ(gh)", given, remedy)
-
-
-def _epsilon(item: Any) -> float:
-    kinds = [t.dtype for t in tree_leaves(item) if isinstance(t, Tensor) and t.is_floating_point()]
-    return max((torch.finfo(kind).eps for kind in kinds), default=0.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..errors import ArgumentError, DataError, NumericsError
 from ..operators.data import call, fit
@@ -19,7 +19,8 @@ from .action import Action, Move
 from .action_checks import homomorphism, interpolation
 from .equivariance_culprit import blame, rows_of
 from .equivariance_results import Equivariance
-from .propagated_actions import Tapped, Walk, floats, gaps, noise_like
+from .nestings import coarsest, floats, noise_like, over_floats
+from .propagated_actions import Tapped, Walk, gap
 
 _SAFETY = 50.0  # c of the tolerance
 _BLOCK = 32  # elements between two looks at the interval
@@ -184,8 +185,7 @@ def _checked_output(output: Any) -> None:
 
 def _epsilon(private: nn.Module, walk: Walk) -> float:
     """The coarsest precision that the model computes in, of parameters, inputs, modules and outputs."""
-    seen = floats((list(private.parameters()), walk.inputs, walk.base.output, list(walk.base.features.values())))
-    return max(torch.finfo(x.dtype).eps for x in seen)
+    return coarsest((list(private.parameters()), walk.inputs, walk.base.output, list(walk.base.features.values())))
 
 
 def _conditions(private: nn.Module, walk: Walk, epsilon: float, seed: int) -> dict[str, float]:
@@ -193,14 +193,14 @@ def _conditions(private: nn.Module, walk: Walk, epsilon: float, seed: int) -> di
     generator = torch.Generator().manual_seed(seed)
     size = epsilon**0.5
 
-    def jolt(x: Any) -> Any:
-        return x * (1 + size * noise_like(x, generator)) if isinstance(x, Tensor) and x.is_floating_point() else x
+    def jolt(x: Tensor) -> Tensor:
+        return x * (1 + size * noise_like(x, generator))
 
     held = {name: p.detach().clone() for name, p in private.named_parameters()}
     try:
         for p in private.parameters():
-            p.copy_(jolt(p))
-        seen = walk.tapped(tree_map(jolt, walk.inputs))
+            p.copy_(over_floats(jolt, p))
+        seen = walk.tapped(over_floats(jolt, walk.inputs))
     finally:
         for name, p in private.named_parameters():
             p.copy_(held[name])
@@ -210,7 +210,7 @@ def _conditions(private: nn.Module, walk: Walk, epsilon: float, seed: int) -> di
 
 
 def _single(found: list[Tensor], wanted: list[Tensor]) -> float:
-    error = gaps([x[None] for x in found], [y[None] for y in wanted])[0]
+    error = gap(found, wanted)
     return error if isfinite(error) else 0.0
 
 
@@ -248,8 +248,7 @@ def _control(walk: Walk, elements: tuple[Any, ...], seed: int) -> float | None:
     output, errors = call(walk.tapped.model, marked(walk.inputs)), []
     for g in elements[1:4]:
         found = call(walk.tapped.model, marked(walk.action.on_inputs(g, walk.inputs)))
-        wanted = floats(walk.action.on_outputs(g, output))
-        errors += gaps([x[None] for x in floats(found)], [y[None] for y in wanted])
+        errors.append(gap(floats(found), floats(walk.action.on_outputs(g, output))))
     return max((error for error in errors if isfinite(error)), default=None)
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from math import isnan
 
 from .equivariance_results import BROKEN, KEPT, UNKNOWN, LayerEquivariance
-from .propagated_actions import Walk, floats, gaps
+from .nestings import floats
+from .propagated_actions import Walk, gap
 
 
 def rows_of(walk: Walk, tolerances: Sequence[float]) -> list[LayerEquivariance]:
@@ -59,7 +60,7 @@ def _reached(walk: Walk, name: str, later: Sequence[LayerEquivariance]) -> tuple
     seen, base = walk.tapped(walk.inputs, replaced=name), walk.base
 
     def differs(found: list, wanted: list, tolerance: float) -> bool:
-        return not gaps([x[None] for x in found], [y[None] for y in wanted])[0] <= tolerance
+        return not gap(found, wanted) <= tolerance
 
     reached = [r for r in later if differs(seen.features.get(r.name, []), base.features[r.name], r.tolerance)]
     return reached, differs(floats(seen.output), floats(base.output), 0.0)

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..operators.data import call
 from ..operators.engine import no_slow_vmap
 from .action import Action, Move
+from .nestings import floats, noise_like, over_floats
 
 _ENTRIES = 2**22  # numbers of the inputs that are stacked at a time
 _STACK = 64  # elements in one pass, at most
@@ -178,38 +179,14 @@ def _representations(
     ]
 
 
-def floats(item: Any) -> list[Tensor]:
-    """The floating-point tensors of a nesting.
-
-    Example:
-        >>> len(floats((torch.ones(1), [torch.arange(2), 3])))
-        1
-
-    """
-    return [x for x in tree_leaves(item) if isinstance(x, Tensor) and x.is_floating_point()]
-
-
-def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers, the same on every device.
-
-    Example:
-        >>> noise_like(torch.ones(3, 2), torch.Generator()).shape
-        torch.Size([3, 2])
-
-    """
-    return torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
-
-
 def _noise_like(output: Any) -> Any:
     """A nesting whose floating-point tensors are noise of their size."""
     generator = torch.Generator().manual_seed(0)
 
-    def drawn(x: Any) -> Any:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            return x
+    def drawn(x: Tensor) -> Tensor:
         return (float(x.double().square().mean().sqrt()) or 1.0) * noise_like(x, generator)
 
-    return tree_map(drawn, output)
+    return over_floats(drawn, output)
 
 
 def gaps(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
@@ -228,3 +205,14 @@ def gaps(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
     unit = theirs.abs().amax(1, keepdim=True) if theirs.shape[1] else theirs.new_ones(len(theirs), 1)
     unit = unit.where(unit > 0, 1)  # of the largest entry, whose square neither overflows nor vanishes
     return (((ours - theirs) / unit).norm(dim=1) / (theirs / unit).norm(dim=1)).tolist()
+
+
+def gap(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """The same of some tensors as a whole.
+
+    Example:
+        >>> gap([torch.tensor([4.0, 4.0])], [torch.tensor([4.0, 1.0])]) == 3 / 17**0.5
+        True
+
+    """
+    return gaps([x[None] for x in found], [y[None] for y in wanted])[0]

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from ..errors import ArgumentError, CapacityError, OperandError
 from ..operators.data import call
 from ..operators.snapshot import _refuse_randomness
 from ..spectra.results import _check_level, _quantile
 from .action import Action, distance, invariant
+from .nestings import coarsest, noise_like, over_floats
 
 _BLOCK = 16  # elements between two looks at the interval
 
@@ -200,12 +201,10 @@ def inverse(action: Action, g: Any, inputs: Any) -> Any:
     if action.inverse is not None:
         return action.inverse(g)
     draws = torch.Generator().manual_seed(0)
-    probe = tree_map(lambda x: _noise(x, draws), inputs)
+    probe = over_floats(lambda x: noise_like(x, draws), inputs)
     moved = action.on_inputs(g, probe)
     gaps = [(distance(action.on_inputs(k, moved), probe), k) for k in action.elements]
-    floats = [t.dtype for t in tree_leaves(probe) if isinstance(t, Tensor) and t.is_floating_point()]
-    rounding = sqrt(max((torch.finfo(dtype).eps for dtype in floats), default=0.0))
-    found = [k for gap, k in gaps if gap <= rounding]
+    found = [k for gap, k in gaps if gap <= sqrt(coarsest(probe))]
     if not found:
         remedy = "Complete the group: with an element it must have the inverse."
         raise OperandError(action.name, "an inverse of every element", f"none of {action.show(g)}", remedy)
@@ -222,12 +221,6 @@ def one_tensor(y: Any) -> None:
         given = f"a tensor of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
         remedy = "Return one tensor of scores or probabilities, no classes: lambda x: model(x)[0]."
         raise OperandError("model", "one output tensor of real or complex numbers", given, remedy)
-
-
-def _noise(x: Any, draws: torch.Generator) -> Any:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        return x
-    return torch.randn(x.shape, generator=draws, dtype=torch.float64, device="cpu").to(x)
 
 
 def _mean(*items: Any) -> Any:
